@@ -1,0 +1,9 @@
+# FOVEA_SANITIZE=address,undefined or thread instruments everything that is built.
+if(FOVEA_SANITIZE)
+  add_compile_options(-fsanitize=${FOVEA_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${FOVEA_SANITIZE})
+endif()
+# Fuzz builds also need coverage feedback in the libraries, not only in the harnesses.
+if(FOVEA_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()

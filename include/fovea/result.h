@@ -9,29 +9,38 @@ namespace fovea {
 
 /// What kind of thing went wrong. Applications map it to an exit code or an HTTP status.
 enum class ErrorCode {
-  kInvalidArgument,    ///< The caller's input is wrong: a value, a picture, a prompt, an option.
-  kNotFound,           ///< A file, a tensor, an adapter or a device that was named does not exist.
-  kFailedPrecondition, ///< Two things that were given do not fit: a tokenizer and a model, say.
-  kResourceExhausted,  ///< A limit was met: bytes, pixels, positions, memory, queue places.
-  kUnsupported,        ///< Well formed, but this build, model or device cannot do it.
-  kIo,                 ///< Reading or writing failed.
-  kCancelled,          ///< The caller asked to stop.
-  kDeviceLost,         ///< The device failed; what was in flight is gone.
-  kInternal,           ///< Our bug, reported instead of crashing.
+  kInvalidArgument,     ///< The caller's input is wrong: a value, a picture, a prompt, an option.
+  kNotFound,            ///< A file, a tensor, an adapter or a device that was named does not exist.
+  kFailedPrecondition,  ///< Two things that were given do not fit: a tokenizer and a model, say.
+  kResourceExhausted,   ///< A limit was met: bytes, pixels, positions, memory, queue places.
+  kUnsupported,         ///< Well formed, but this build, model or device cannot do it.
+  kIo,                  ///< Reading or writing failed.
+  kCancelled,           ///< The caller asked to stop.
+  kDeviceLost,          ///< The device failed; what was in flight is gone.
+  kInternal,            ///< Our bug, reported instead of crashing.
 };
 
 /// Stable snake_case name of a code, for logs and JSON.
 constexpr const char* error_code_name(ErrorCode code) {
   switch (code) {
-    case ErrorCode::kInvalidArgument: return "invalid_argument";
-    case ErrorCode::kNotFound: return "not_found";
-    case ErrorCode::kFailedPrecondition: return "failed_precondition";
-    case ErrorCode::kResourceExhausted: return "resource_exhausted";
-    case ErrorCode::kUnsupported: return "unsupported";
-    case ErrorCode::kIo: return "io";
-    case ErrorCode::kCancelled: return "cancelled";
-    case ErrorCode::kDeviceLost: return "device_lost";
-    case ErrorCode::kInternal: return "internal";
+    case ErrorCode::kInvalidArgument:
+      return "invalid_argument";
+    case ErrorCode::kNotFound:
+      return "not_found";
+    case ErrorCode::kFailedPrecondition:
+      return "failed_precondition";
+    case ErrorCode::kResourceExhausted:
+      return "resource_exhausted";
+    case ErrorCode::kUnsupported:
+      return "unsupported";
+    case ErrorCode::kIo:
+      return "io";
+    case ErrorCode::kCancelled:
+      return "cancelled";
+    case ErrorCode::kDeviceLost:
+      return "device_lost";
+    case ErrorCode::kInternal:
+      return "internal";
   }
   return "internal";
 }
@@ -46,8 +55,10 @@ struct Error {
 template <class T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}      // NOLINT(google-explicit-constructor)
-  Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT(google-explicit-constructor)
+  Result(T value)
+      : state_(std::in_place_index<0>, std::move(value)) {}  // NOLINT(google-explicit-constructor)
+  Result(Error error)
+      : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT(google-explicit-constructor)
 
   bool ok() const { return state_.index() == 0; }
   explicit operator bool() const { return ok(); }

@@ -27,7 +27,8 @@ Result<value> parse_file(const std::filesystem::path& path, std::size_t max_byte
   FOVEA_TRY(MappedFile file, MappedFile::open(path));
   const auto bytes = file.bytes();
   if (bytes.size() > max_bytes) {
-    return invalid_argument("{} has {} bytes; at most {} are read", path.string(), bytes.size(), max_bytes);
+    return invalid_argument("{} has {} bytes; at most {} are read", path.string(), bytes.size(),
+                            max_bytes);
   }
   return parse({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path.string());
 }

@@ -13,8 +13,9 @@ using boost::json::array;
 using boost::json::object;
 using boost::json::value;
 
-/// Parses text with bounds on nesting. `what` names the source in the error ("config.json"). Errors:
-/// kInvalidArgument with the byte offset of the first mistake, also for invalid UTF-8 and trailing bytes.
+/// Parses text with bounds on nesting. `what` names the source in the error ("config.json").
+/// Errors: kInvalidArgument with the byte offset of the first mistake, also for invalid UTF-8 and
+/// trailing bytes.
 Result<value> parse(std::string_view text, std::string_view what, int max_depth = 64);
 
 /// Reads and parses a file of at most max_bytes.

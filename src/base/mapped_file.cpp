@@ -1,13 +1,12 @@
 #include "base/mapped_file.h"
 
+#include <cerrno>
+#include <cstdint>
+#include <cstring>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <cerrno>
-#include <cstdint>
-#include <cstring>
 #include <utility>
 
 #include "base/error.h"
@@ -39,7 +38,8 @@ Result<MappedFile> MappedFile::open(const std::filesystem::path& path) {
   const int saved = errno;
   ::close(fd);
   if (data == MAP_FAILED) {
-    return error(ErrorCode::kIo, "cannot map {} ({} bytes): {}", path.string(), size, std::strerror(saved));
+    return error(ErrorCode::kIo, "cannot map {} ({} bytes): {}", path.string(), size,
+                 std::strerror(saved));
   }
   return MappedFile(static_cast<const std::byte*>(data), size);
 }

@@ -11,8 +11,8 @@ namespace fovea {
 /// A whole file, mapped read-only. Move-only; the bytes live as long as the object.
 class MappedFile {
  public:
-  /// Errors: kNotFound when there is no such file, kInvalidArgument for a folder, kIo otherwise. An empty file is an
-  /// empty span.
+  /// Errors: kNotFound when there is no such file, kInvalidArgument for a folder, kIo otherwise. An
+  /// empty file is an empty span.
   static Result<MappedFile> open(const std::filesystem::path& path);
 
   MappedFile(MappedFile&& other) noexcept;
@@ -23,8 +23,8 @@ class MappedFile {
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
 
-  /// Tells the kernel that the pages of `range` are not needed again soon (a packed copy exists): resident memory
-  /// shrinks, the bytes stay readable.
+  /// Tells the kernel that the pages of `range` are not needed again soon (a packed copy exists):
+  /// resident memory shrinks, the bytes stay readable.
   void release(std::span<const std::byte> range) const;
 
  private:

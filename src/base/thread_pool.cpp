@@ -1,14 +1,14 @@
 #include "base/thread_pool.h"
 
-#include <sched.h>
-
 #include <atomic>
+#include <sched.h>
 
 #include "base/check.h"
 
 namespace fovea {
 
-// One loop in progress. Threads take the next index from `next`; the caller waits until `active` workers have left.
+// One loop in progress. Threads take the next index from `next`; the caller waits until `active`
+// workers have left.
 struct ThreadPool::Job {
   std::int64_t count;
   const std::function<void(std::int64_t, int)>* body;
@@ -55,7 +55,8 @@ void ThreadPool::worker_loop(int thread_idx) {
   }
 }
 
-void ThreadPool::parallel_for(std::int64_t count, const std::function<void(std::int64_t, int)>& body) {
+void ThreadPool::parallel_for(std::int64_t count,
+                              const std::function<void(std::int64_t, int)>& body) {
   if (count <= 0) return;
   if (workers_.empty() || count == 1) {
     for (std::int64_t i = 0; i < count; ++i) body(i, 0);

@@ -9,8 +9,9 @@
 
 namespace fovea {
 
-/// Fixed worker threads for data-parallel loops. The caller works too, so ThreadPool(1) starts no thread at all.
-/// One parallel_for runs at a time; calls from several threads take turns. Loops must not nest.
+/// Fixed worker threads for data-parallel loops. The caller works too, so ThreadPool(1) starts no
+/// thread at all. One parallel_for runs at a time; calls from several threads take turns. Loops
+/// must not nest.
 class ThreadPool {
  public:
   /// num_threads >= 1, the caller included.
@@ -21,8 +22,9 @@ class ThreadPool {
 
   int num_threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  /// Calls body(index, thread_idx) for every index in [0, count), each once, in chunks that threads take as they come
-  /// free. thread_idx is in [0, num_threads()). Returns when all are done. `body` must not throw.
+  /// Calls body(index, thread_idx) for every index in [0, count), each once, in chunks that threads
+  /// take as they come free. thread_idx is in [0, num_threads()). Returns when all are done. `body`
+  /// must not throw.
   void parallel_for(std::int64_t count, const std::function<void(std::int64_t, int)>& body);
 
  private:

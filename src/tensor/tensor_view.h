@@ -49,8 +49,9 @@ class Shape {
   int rank_ = 0;
 };
 
-/// A dense row-major tensor in memory that somebody else owns. Passed by value, never stored past the call unless
-/// the comment says who outlives whom. An empty view (no data) stands for "not given".
+/// A dense row-major tensor in memory that somebody else owns. Passed by value, never stored past
+/// the call unless the comment says who outlives whom. An empty view (no data) stands for "not
+/// given".
 struct TensorView {
   DType dtype = DType::kF32;
   Shape shape;
@@ -58,19 +59,22 @@ struct TensorView {
 
   bool empty() const { return data == nullptr; }
   std::int64_t num_elements() const { return shape.num_elements(); }
-  std::size_t size_bytes() const { return static_cast<std::size_t>(num_elements()) * dtype_size(dtype); }
+  std::size_t size_bytes() const {
+    return static_cast<std::size_t>(num_elements()) * dtype_size(dtype);
+  }
 
   /// Elements as T; the caller names the type that matches dtype.
   template <class T>
   T* as() const {
-    FOVEA_DCHECK(sizeof(T) == dtype_size(dtype), "{} read with an element of {} bytes", dtype_name(dtype), sizeof(T));
+    FOVEA_DCHECK(sizeof(T) == dtype_size(dtype), "{} read with an element of {} bytes",
+                 dtype_name(dtype), sizeof(T));
     return reinterpret_cast<T*>(data);
   }
 
   /// Rows [begin, begin + count) of the first dimension.
   TensorView rows(std::int64_t begin, std::int64_t count) const {
-    FOVEA_DCHECK(begin >= 0 && count >= 0 && begin + count <= shape[0], "rows {}+{} of {}", begin, count,
-                 shape.to_string());
+    FOVEA_DCHECK(begin >= 0 && count >= 0 && begin + count <= shape[0], "rows {}+{} of {}", begin,
+                 count, shape.to_string());
     TensorView view = *this;
     std::int64_t row_elements = 1;
     Shape cut{count};
@@ -85,7 +89,8 @@ struct TensorView {
 
   /// The same elements under another shape of equal size.
   TensorView reshaped(Shape other) const {
-    FOVEA_DCHECK(other.num_elements() == num_elements(), "{} reshaped to {}", shape.to_string(), other.to_string());
+    FOVEA_DCHECK(other.num_elements() == num_elements(), "{} reshaped to {}", shape.to_string(),
+                 other.to_string());
     return {dtype, other, data};
   }
 };

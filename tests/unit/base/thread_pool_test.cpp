@@ -1,8 +1,7 @@
 #include "base/thread_pool.h"
 
-#include <gtest/gtest.h>
-
 #include <atomic>
+#include <gtest/gtest.h>
 #include <thread>
 #include <vector>
 
@@ -43,7 +42,8 @@ TEST(ThreadPool, CallersOnSeveralThreadsTakeTurns) {
     std::vector<std::jthread> callers;
     for (int c = 0; c < 4; ++c) {
       callers.emplace_back([&] {
-        for (int round = 0; round < 100; ++round) pool.parallel_for(8, [&](std::int64_t, int) { ++total; });
+        for (int round = 0; round < 100; ++round)
+          pool.parallel_for(8, [&](std::int64_t, int) { ++total; });
       });
     }
   }

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+
+#include "fovea/result.h"
+
+namespace fovea {
+
+class Ops;
+class Stream;
+
+/// A place that computes: its memory, its queues and its operations. Thread-safe.
+class Device {
+ public:
+  virtual ~Device() = default;
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  /// What `--device` calls it ("cpu", "cuda:0") and what a person would ("AMD EPYC, avx2, 2
+  /// threads").
+  virtual std::string name() const = 0;
+  virtual std::string description() const = 0;
+
+  /// `size_bytes` of memory aligned to 64 bytes; contents undefined. Error: kResourceExhausted.
+  virtual Result<std::byte*> allocate(std::size_t size_bytes) = 0;
+  virtual void deallocate(std::byte* data) noexcept = 0;
+
+  virtual Result<std::unique_ptr<Stream>> make_stream() = 0;
+  virtual Ops& ops() = 0;
+
+ protected:
+  Device() = default;
+};
+
+}  // namespace fovea

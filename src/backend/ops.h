@@ -1,0 +1,213 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "fovea/result.h"
+
+#include "backend/stream.h"
+#include "tensor/tensor_view.h"
+
+namespace fovea {
+
+/// A weight matrix [rows, cols] in the layout and element type that its backend computes with.
+/// Immutable.
+class Matrix {
+ public:
+  virtual ~Matrix() = default;
+  Matrix(const Matrix&) = delete;
+  Matrix& operator=(const Matrix&) = delete;
+  virtual std::int64_t rows() const = 0;  ///< outputs
+  virtual std::int64_t cols() const = 0;  ///< inputs
+  virtual std::size_t size_bytes() const = 0;
+
+ protected:
+  Matrix() = default;
+};
+
+/// A matrix as a checkpoint holds it, in host memory.
+struct MatrixSource {
+  TensorView weight;     ///< [rows, cols] f32, bf16, f16 or f8e4m3
+  TensorView row_scale;  ///< [rows] f32: element (r, c) counts row_scale[r] times; empty = 1
+};
+
+enum class Activation : std::uint8_t {
+  kNone,
+  kGeluTanh,  ///< 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
+  kGeluErf,   ///< 0.5 x (1 + erf(x / sqrt 2))
+};
+
+/// y = activation(x . weight^T + bias) + add.
+struct LinearArgs {
+  TensorView x;          ///< [T, cols]
+  const Matrix* weight;  ///< [rows, cols]
+  TensorView bias;       ///< [rows] f32, or empty
+  Activation activation = Activation::kNone;
+  TensorView add;  ///< [R, rows], or empty: row t adds add[t mod R]; R divides T. May be y itself
+                   ///< (a residual).
+  TensorView y;    ///< [T, rows]
+};
+
+/// The K and V of one layer for every page of the pool. A page holds `page_size` positions of all
+/// KV heads; the order inside a page is the backend's own.
+struct KvPages {
+  TensorView k;  ///< [num_pages, num_kv_heads, page_size * head_dim] f32 or bf16
+  TensorView v;  ///< the same shape
+};
+
+/// How the rows of a packed qkv tensor [T, (num_heads + 2 num_kv_heads) * head_dim] are split: q
+/// heads, k heads, v heads.
+struct HeadLayout {
+  int num_heads = 0;
+  int num_kv_heads = 0;  ///< query head h reads KV head h * num_kv_heads / num_heads
+  int head_dim = 0;
+  int page_size = 0;
+};
+
+/// Which positions the rows of a step belong to. S sequences, T rows; the rows of one sequence are
+/// consecutive.
+struct AttentionBatch {
+  std::span<const std::int32_t> query_start;  ///< [S + 1] first row of each sequence, then T
+  std::span<const std::int32_t> context_len;  ///< [S] positions in the cache, this step's included
+  std::span<const std::int32_t>
+      prefix_len;  ///< [S] leading positions that all see one another (BOS + image); 0 = causal
+  std::span<const std::int32_t> page_table;  ///< [S, max_pages] physical page of each logical page
+  std::int64_t max_pages = 0;
+};
+
+/// Which words the sampler may choose, and how. One row of logits.
+struct SamplingRow {
+  float temperature = 0;   ///< 0 = the largest logit, lowest id on ties
+  float top_p = 1;         ///< keep the most likely words until the mass before one exceeds top_p
+  float min_p = 0;         ///< drop words less likely than min_p times the likeliest
+  std::int32_t top_k = 0;  ///< keep the k likeliest; 0 = all
+  std::uint64_t seed = 0;  ///< random numbers depend on (seed, position) alone
+  std::uint64_t position = 0;
+  std::int32_t allowed_begin = 0;  ///< range in SampleArgs::mask_ids; empty = every id is allowed
+  std::int32_t allowed_count = 0;
+  std::int32_t suppressed_begin = 0;  ///< range of ids that are never chosen, even if allowed
+  std::int32_t suppressed_count = 0;
+};
+
+struct SampleArgs {
+  TensorView logits;                       ///< [S, vocab] f32; left as it is
+  std::span<const SamplingRow> rows;       ///< [S] host memory
+  std::span<const std::int32_t> mask_ids;  ///< host memory
+  TensorView ids;                          ///< [S] i32 chosen ids
+  TensorView
+      logprobs;  ///< [S] f32 log softmax of the masked logits (temperature 1) at the chosen id
+};
+
+/// What a device can do: one method for each operation, shapes in the comments. T = rows, D = model
+/// width. Activations have activation_dtype(); biases, norms and tables are f32. Shapes are the
+/// caller's duty: a mismatch is a bug and aborts. Outputs may not overlap inputs unless a comment
+/// says so.
+class Ops {
+ public:
+  virtual ~Ops() = default;
+  Ops(const Ops&) = delete;
+  Ops& operator=(const Ops&) = delete;
+
+  /// Element type of hidden states and logits for weights stored as `storage`.
+  virtual DType activation_dtype(DType storage) const = 0;
+
+  /// Packs a weight for linear(). storage: f32, bf16, or f8e4m3 (keeps fp8 codes and row scales).
+  /// Called at load time; uses all threads. Errors: kResourceExhausted, kUnsupported.
+  virtual Result<std::unique_ptr<const Matrix>> pack(const MatrixSource& source, DType storage) = 0;
+
+  // ---- pictures
+
+  /// crops u8 [n, C, C, 3] -> patches [n * g * g, 3 * p * p], g = C / p. A patch is ordered
+  /// channel, row, column; a pixel u becomes pixel_values[u] (f32 [256]).
+  virtual void patchify(Stream& stream, TensorView crops, TensorView pixel_values, int patch_size,
+                        TensorView patches) = 0;
+
+  /// Full attention inside each picture crop: qkv [n * tokens, 3 * dim] (q, k, v each [heads, dim /
+  /// heads]) -> out [n * tokens, dim]; softmax(q k^T / sqrt(head_dim)) v.
+  virtual void self_attention(Stream& stream, TensorView qkv, int tokens, int num_heads,
+                              TensorView out) = 0;
+
+  /// features [n, g * g, E] of crop 0 (global) and the tiles 1..rows*cols (row-major; for a 1x1
+  /// tiling crop 0 itself is the tile and n is 1) -> out [g * g, 2 E]: global features, then the
+  /// stitched tiles (inner margins of `margin` patches dropped) average-pooled to g x g by the
+  /// adaptive rule: cell i covers [floor(i n / g), ceil((i + 1) n / g)).
+  virtual void stitch_and_pool(Stream& stream, TensorView features, int tile_rows, int tile_cols,
+                               int margin, TensorView out) = 0;
+
+  // ---- rows
+
+  /// y[t] = table[ids[t]]; a negative id leaves its row as it is. table [vocab, D] f32 or bf16; ids
+  /// [T] i32.
+  virtual void embed(Stream& stream, TensorView table, TensorView ids, TensorView y) = 0;
+  /// y[rows[m]] = x[m]. rows [M] i32.
+  virtual void scatter_rows(Stream& stream, TensorView x, TensorView rows, TensorView y) = 0;
+  /// y[m] = x[rows[m]]. rows [M] i32.
+  virtual void gather_rows(Stream& stream, TensorView x, TensorView rows, TensorView y) = 0;
+
+  // ---- transformer
+
+  /// Per row: (x - mean) / sqrt(var + eps) * weight + bias, biased variance. y may be x.
+  virtual void layer_norm(Stream& stream, TensorView x, TensorView weight, TensorView bias,
+                          float eps, TensorView y) = 0;
+
+  virtual void linear(Stream& stream, const LinearArgs& args) = 0;
+
+  /// y = activation(x), elementwise. y may be x.
+  virtual void activate(Stream& stream, TensorView x, Activation activation, TensorView y) = 0;
+
+  /// Moondream 3: scales q and v of each head in place. tau [T, num_heads + num_kv_heads] before
+  /// tanh (q heads, then v heads); position_scale [max_positions, num_heads] f32; q[h] *=
+  /// tanh(tau[h]) + position_scale[pos, h], v[h] alike with tau[num_heads + h] (num_kv_heads ==
+  /// num_heads).
+  virtual void tau_scale(Stream& stream, TensorView tau, TensorView position_scale,
+                         TensorView positions, HeadLayout heads, TensorView qkv) = 0;
+
+  /// Rotates q (in place) and k by position and writes k and v into the cache. rope [max_positions,
+  /// rotary / 2, 2] f32 (cos, sin); dimension i pairs with i + rotary / 2, the rest passes through.
+  /// positions [T] i32; slots [T] i32 = page * page_size
+  /// + offset, -1 = do not store.
+  virtual void rope_and_store_kv(Stream& stream, TensorView rope, TensorView positions,
+                                 TensorView slots, HeadLayout heads, TensorView qkv,
+                                 KvPages pages) = 0;
+
+  /// Attention over the cache with the prefix-LM mask: position i sees j when j <= i, or both lie
+  /// in the prefix. Scores are scaled by 1 / sqrt(head_dim). The rows' own K and V are in the cache
+  /// already. out [T, num_heads * head_dim].
+  virtual void paged_attention(Stream& stream, TensorView qkv, KvPages pages, HeadLayout heads,
+                               const AttentionBatch& batch, TensorView out) = 0;
+
+  // ---- mixture of experts
+
+  /// The `k` largest of logits [T, num_experts] per row (lowest index on ties) and their softmax:
+  /// experts [T, k] i32, weights [T, k] f32.
+  virtual void moe_route(Stream& stream, TensorView logits, TensorView experts,
+                         TensorView weights) = 0;
+
+  /// y[t] += sum over the routed experts e of weight * down[e] (gelu_erf(h) * (g + 1)), [h | g] =
+  /// up[e] x[t]. up[e] [2 inner, D], down[e] [D, inner].
+  virtual void moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorView weights,
+                       std::span<const std::unique_ptr<const Matrix>> up,
+                       std::span<const std::unique_ptr<const Matrix>> down, TensorView y) = 0;
+
+  // ---- coordinates and words
+
+  /// values [R, c] f32, frequencies [c, F] f32 -> y [R, 2 F] = cos(f), sin(f) with f = (2 pi value)
+  /// . frequencies. With `round_to_bf16` the value, 2 pi value, f, cos and sin are each rounded to
+  /// bf16, as the bf16 reference does.
+  virtual void fourier_features(Stream& stream, TensorView values, TensorView frequencies,
+                                bool round_to_bf16, TensorView y) = 0;
+
+  /// Per row of logits [R, bins]: the largest bin (lowest on ties), and the softmax mass of the
+  /// bins within `window` of it. bins_out [R] i32, mass [R] f32.
+  virtual void argmax_bins(Stream& stream, TensorView logits, int window, TensorView bins_out,
+                           TensorView mass) = 0;
+
+  /// One word per row: masks, temperature, top-k, then top-p, then min-p, then the draw.
+  virtual void sample(Stream& stream, const SampleArgs& args) = 0;
+
+ protected:
+  Ops() = default;
+};
+
+}  // namespace fovea

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "fovea/result.h"
+
+#include "backend/device.h"
+
+namespace fovea {
+
+/// What one backend found on this machine.
+struct BackendInfo {
+  std::string name;  ///< "cpu"
+  bool available = false;
+  std::string description;  ///< the device, or why there is none
+};
+
+struct DeviceOptions {
+  int num_threads = 0;  ///< CPU threads, the caller's included; 0 = every usable processor
+  std::string cpu_isa =
+      "";  ///< force "generic", "avx2", "avx512" or "neon"; empty = the best this processor has
+};
+
+/// Every backend of this build, usable or not. Cheap; never fails.
+std::vector<BackendInfo> list_backends();
+
+/// Creates the device that `name` asks for: "auto" or "cpu". Errors: kInvalidArgument for an
+/// unknown name or ISA, kUnsupported when the machine lacks it.
+Result<std::unique_ptr<Device>> create_device(std::string_view name, const DeviceOptions& options);
+
+}  // namespace fovea

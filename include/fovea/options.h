@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+
+namespace fovea {
+
+/// Element type of weights and KV cache.
+enum class Precision {
+  kAuto,  ///< what the checkpoint holds: f32 for f32 weights, else bf16
+  kF32,   ///< everything in 32 bits: the yardstick for correctness
+  kBf16,  ///< 16-bit storage, 32-bit accumulation
+};
+
+/// The published sources of these models disagree here and there. Each switch names both readings;
+/// the default is the one that docs/compatibility.md argues for.
+struct Compatibility {
+  bool tau_gelu_erf = false;      ///< Moondream 3 tau: exact GELU instead of the tanh form
+  bool region_gelu_erf = false;   ///< Moondream 2 region heads: exact GELU instead of the tanh form
+  int coordinate_divisor = 1024;  ///< coordinate = bin / divisor; 1023 in some implementations
+  bool round_outputs_to_bf16 = false;  ///< report coordinates and sizes rounded to bf16
+  bool sample_coordinates =
+      false;  ///< draw coordinate and size bins with the request's temperature, not argmax
+  bool mask_first_token =
+      true;  ///< allowed and suppressed ids hold for the first generated token too
+  bool repeat_answer_token =
+      true;  ///< Moondream 2: reasoning and answer are parted by two answer tokens, not one
+  bool clamp_boxes = true;  ///< box edges are cut at the picture's border
+  bool embed_text_coordinates =
+      true;  ///< a coordinate inside free text is re-embedded by the region encoder, not the table
+  bool pixels_in_fp32 =
+      false;  ///< bf16 runs: normalise pixels in fp32, rounded once, not in three bf16 steps
+  bool separate_reasoning_budget =
+      false;  ///< max_tokens counts for reasoning and answer separately
+};
+
+/// Limits on pictures, checked before memory is taken.
+struct PictureLimits {
+  std::size_t max_bytes = std::size_t{64} << 20;
+  std::int64_t max_pixels = 100'000'000;
+};
+
+struct EngineOptions {
+  std::filesystem::path model;  ///< folder with weights and tokenizer, or the weights file
+  std::string device = "auto";
+  Precision precision = Precision::kAuto;
+  int num_threads = 0;  ///< CPU threads; 0 = every usable processor
+  std::string
+      cpu_isa;  ///< force an instruction set ("generic", "avx2", ...); empty = the best there is
+  int max_context =
+      0;  ///< positions of one sequence (prompt and answer); 0 = the model's own, at most 4096
+  Compatibility compatibility;
+  PictureLimits picture_limits;
+  /// Told about loading, with the fraction done in [0, 1]. May be empty. Called on the creating
+  /// thread.
+  std::function<void(double fraction)> on_load_progress;
+};
+
+}  // namespace fovea

@@ -1,0 +1,73 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "fovea/image.h"
+
+namespace fovea {
+
+/// A picture as the caller has it: the bytes of a JPEG, PNG, WebP or GIF file, or decoded pixels.
+using Picture = std::variant<std::vector<std::byte>, Image>;
+
+/// A place in the picture, as fractions of its width and height (origin top left): a point x, y or
+/// a box x_min, y_min, x_max, y_max.
+using SpatialRef = std::variant<std::array<float, 2>, std::array<float, 4>>;
+
+enum class CaptionLength { kShort, kNormal, kLong };
+
+/// How words are chosen. What is not set takes the skill's default (text skills: temperature 0.2,
+/// top_p 0.9, 768 tokens; detect and point: greedy).
+struct SamplingParams {
+  std::optional<float> temperature;  ///< >= 0; 0 is greedy
+  std::optional<float> top_p;        ///< 0 < top_p <= 1
+  std::optional<int> top_k;          ///< >= 0; 0 keeps all
+  std::optional<float> min_p;        ///< 0 <= min_p < 1
+  std::optional<int> max_tokens;     ///< >= 1; generated tokens, the end-of-sequence token included
+  std::uint64_t seed = 0;            ///< equal seeds give equal answers
+  std::vector<std::string> stop;     ///< the answer ends before the first of these (at most 16)
+};
+
+/// Describe the picture.
+struct CaptionRequest {
+  CaptionLength length = CaptionLength::kNormal;
+};
+
+/// Answer a question, with or without a picture.
+struct QueryRequest {
+  std::string question;
+  std::optional<bool> reasoning;  ///< think first; not set: the model family's own default
+  std::vector<SpatialRef> spatial_refs;
+};
+
+/// Boxes around everything that the phrase names.
+struct DetectRequest {
+  std::string object;
+  std::optional<int> max_objects;  ///< >= 1; 50 when not set
+};
+
+/// Points on everything that the phrase names. With object "gaze" and one spatial ref on a face:
+/// where that person looks.
+struct PointRequest {
+  std::string object;
+  std::optional<int> max_objects;  ///< >= 1; limited by max_tokens alone when not set
+  std::vector<SpatialRef> spatial_refs;
+};
+
+using SkillRequest = std::variant<CaptionRequest, QueryRequest, DetectRequest, PointRequest>;
+
+/// One thing to do with one picture. Immutable once submitted.
+struct Request {
+  SkillRequest skill;
+  std::optional<Picture> picture;  ///< required but for a query
+  bool apply_exif =
+      true;  ///< turn the picture as its EXIF orientation says; coordinates refer to the turned one
+  SamplingParams sampling;
+};
+
+}  // namespace fovea

@@ -28,8 +28,8 @@ class Matrix {
 
 /// A matrix as a checkpoint holds it, in host memory.
 struct MatrixSource {
-  TensorView weight;     ///< [rows, cols] f32, bf16, f16 or f8e4m3
-  TensorView row_scale;  ///< [rows] f32: element (r, c) counts row_scale[r] times; empty = 1
+  TensorView weight;       ///< [rows, cols] f32, bf16, f16 or f8e4m3
+  TensorView row_scale{};  ///< [rows] f32: element (r, c) counts row_scale[r] times; empty = 1
 };
 
 enum class Activation : std::uint8_t {
@@ -42,11 +42,11 @@ enum class Activation : std::uint8_t {
 struct LinearArgs {
   TensorView x;          ///< [T, cols]
   const Matrix* weight;  ///< [rows, cols]
-  TensorView bias;       ///< [rows] f32, or empty
+  TensorView bias{};     ///< [rows] f32, or empty
   Activation activation = Activation::kNone;
-  TensorView add;  ///< [R, rows], or empty: row t adds add[t mod R]; R divides T. May be y itself
-                   ///< (a residual).
-  TensorView y;    ///< [T, rows]
+  TensorView add{};  ///< [R, rows], or empty: row t adds add[t mod R]; R divides T. May be y itself
+                     ///< (a residual).
+  TensorView y;      ///< [T, rows]
 };
 
 /// The K and V of one layer for every page of the pool. A page holds `page_size` positions of all

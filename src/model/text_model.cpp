@@ -1,0 +1,102 @@
+#include "model/text_model.h"
+
+namespace fovea {
+namespace {
+
+constexpr float kLayerNormEps = 1e-5f;
+
+}  // namespace
+
+TextModel::TextModel(const TextConfig& config, const TextWeights& weights, Ops& ops, int page_size,
+                     Activation tau_activation)
+    : config_(config),
+      weights_(weights),
+      ops_(ops),
+      heads_{config.n_heads, config.n_kv_heads, config.head_dim(), page_size},
+      tau_activation_(tau_activation) {}
+
+void TextModel::forward(Stream& stream, const ForwardBatch& batch, std::span<const KvPages> cache,
+                        Activations& scratch) const {
+  TextActivations& a = scratch.text;
+  const std::int64_t rows = batch.token_ids.shape[0];
+  const TensorView x = a.x.rows(rows);
+
+  ops_.embed(stream, weights_.wte.view(), batch.token_ids, x);
+  for (const EmbeddedRows& embedded : batch.embedded)
+    ops_.scatter_rows(stream, embedded.values, embedded.rows, x);
+
+  for (std::size_t layer = 0; layer < weights_.blocks.size(); ++layer) {
+    block(stream, weights_.blocks[layer], batch, cache[layer], a);
+  }
+  ops_.gather_rows(stream, x, batch.last_rows, a.hidden.rows(batch.last_rows.shape[0]));
+}
+
+// n = ln(x); x = x + proj(attention(n)); x = x + mlp(n). The one norm serves both halves.
+void TextModel::block(Stream& stream, const TextBlock& block, const ForwardBatch& batch,
+                      const KvPages& pages, TextActivations& a) const {
+  const std::int64_t rows = batch.token_ids.shape[0];
+  const TensorView x = a.x.rows(rows), normed = a.normed.rows(rows);
+  const TensorView qkv = a.qkv.rows(rows), attention = a.attention.rows(rows);
+
+  ops_.layer_norm(stream, x, block.ln.weight.view(), block.ln.bias.view(), kLayerNormEps, normed);
+  ops_.linear(
+      stream,
+      {.x = normed, .weight = block.qkv.weight.get(), .bias = block.qkv.bias.view(), .y = qkv});
+  if (block.tau) {
+    // Scales from the raw projection, before heads are split and rotated.
+    const TensorView tau_input = a.tau_input.rows(rows), tau = a.tau.rows(rows);
+    ops_.activate(stream, qkv, tau_activation_, tau_input);
+    ops_.linear(stream, {.x = tau_input, .weight = block.tau->wqwv.get(), .y = tau});
+    ops_.tau_scale(stream, tau, block.tau->position_scale.view(), batch.positions, heads_, qkv);
+  }
+  ops_.rope_and_store_kv(stream, weights_.rope.view(), batch.positions, batch.slots, heads_, qkv,
+                         pages);
+  ops_.paged_attention(stream, qkv, pages, heads_, batch.attention, attention);
+  ops_.linear(stream, {.x = attention,
+                       .weight = block.proj.weight.get(),
+                       .bias = block.proj.bias.view(),
+                       .add = x,
+                       .y = x});
+  mlp(stream, block, a, rows);
+}
+
+void TextModel::mlp(Stream& stream, const TextBlock& block, TextActivations& a,
+                    std::int64_t rows) const {
+  const TensorView x = a.x.rows(rows), normed = a.normed.rows(rows);
+  if (block.moe) {
+    const TensorView router = a.router.rows(rows);
+    const TensorView experts = a.expert_ids.rows(rows), weights = a.expert_weights.rows(rows);
+    ops_.linear(stream, {.x = normed,
+                         .weight = block.moe->router.weight.get(),
+                         .bias = block.moe->router.bias.view(),
+                         .y = router});
+    ops_.moe_route(stream, router, experts, weights);
+    ops_.moe_mlp(stream, normed, experts, weights, block.moe->up, block.moe->down, x);
+    return;
+  }
+  const TensorView inner = a.mlp.rows(rows);
+  ops_.linear(stream, {.x = normed,
+                       .weight = block.fc1.weight.get(),
+                       .bias = block.fc1.bias.view(),
+                       .activation = Activation::kGeluTanh,
+                       .y = inner});
+  ops_.linear(stream, {.x = inner,
+                       .weight = block.fc2.weight.get(),
+                       .bias = block.fc2.bias.view(),
+                       .add = x,
+                       .y = x});
+}
+
+void TextModel::logits(Stream& stream, TensorView hidden, Activations& scratch) const {
+  TextActivations& a = scratch.text;
+  const std::int64_t rows = hidden.shape[0];
+  const TensorView normed = a.final_normed.rows(rows);
+  ops_.layer_norm(stream, hidden, weights_.post_ln.weight.view(), weights_.post_ln.bias.view(),
+                  kLayerNormEps, normed);
+  ops_.linear(stream, {.x = normed,
+                       .weight = weights_.lm_head.weight.get(),
+                       .bias = weights_.lm_head.bias.view(),
+                       .y = a.logits.rows(rows)});
+}
+
+}  // namespace fovea

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <span>
+
+#include "backend/ops.h"
+#include "model/activations.h"
+#include "model/config.h"
+#include "model/forward_batch.h"
+#include "model/weights.h"
+
+namespace fovea {
+
+/// The decoder (Phi-1.5 lineage: attention and MLP in parallel, partial rotary embedding, prefix-LM
+/// mask). Read forward() first, then block().
+class TextModel {
+ public:
+  /// The configuration and weights must outlive the model.
+  TextModel(const TextConfig& config, const TextWeights& weights, Ops& ops, int page_size,
+            Activation tau_activation);
+
+  /// Runs the step's rows through every layer, writing their K and V into `cache` (one KvPages a
+  /// layer). Leaves the last layer's output of batch.last_rows, before the final norm, in
+  /// scratch.text.hidden [S, D].
+  void forward(Stream& stream, const ForwardBatch& batch, std::span<const KvPages> cache,
+               Activations& scratch) const;
+
+  /// hidden [S, D] -> scratch.text.logits [S, vocab].
+  void logits(Stream& stream, TensorView hidden, Activations& scratch) const;
+
+ private:
+  void block(Stream& stream, const TextBlock& block, const ForwardBatch& batch,
+             const KvPages& pages, TextActivations& a) const;
+  void mlp(Stream& stream, const TextBlock& block, TextActivations& a, std::int64_t rows) const;
+
+  const TextConfig& config_;
+  const TextWeights& weights_;
+  Ops& ops_;
+  HeadLayout heads_;
+  Activation tau_activation_;
+};
+
+}  // namespace fovea

@@ -1,0 +1,67 @@
+#include "annotate.h"
+
+#include <fmt/format.h>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "fovea/picture.h"
+
+#include "files.h"
+#include "grounding.h"
+
+namespace fovea::cli {
+namespace {
+
+struct Labels {
+  std::vector<BoxLabel> boxes;
+  std::vector<PointLabel> points;
+};
+
+Labels make_labels(const SkillRequest& skill, const Response& response) {
+  Labels labels;
+  if (const auto* detect = std::get_if<DetectRequest>(&skill)) {
+    for (const Box& box : response.boxes) {
+      labels.boxes.push_back({box.x_min, box.y_min, box.x_max, box.y_max,
+                              fmt::format("{} {:.2f}", detect->object, box.confidence)});
+    }
+  }
+  if (const auto* point = std::get_if<PointRequest>(&skill)) {
+    for (const Point& found : response.points) {
+      labels.points.push_back({found.x, found.y, point->object});
+    }
+  }
+  if (!response.reasoning) return labels;
+  for (const Grounding& span : response.reasoning->grounding) {
+    for (const Point& point : span.points) {
+      labels.points.push_back(
+          {point.x, point.y, std::string(grounded_text(*response.reasoning, span))});
+    }
+  }
+  return labels;
+}
+
+Result<Image> decoded(const Request& request, const PictureLimits& limits) {
+  if (const auto* image = std::get_if<Image>(&*request.picture)) return *image;
+  return decode_picture(std::get<std::vector<std::byte>>(*request.picture), limits,
+                        request.apply_exif);
+}
+
+}  // namespace
+
+Status annotate(const Request& request, const Response& response, const PictureLimits& limits,
+                const std::filesystem::path& out) {
+  if (!request.picture) {
+    return Error{ErrorCode::kInvalidArgument, "there is no picture to draw on"};
+  }
+  Result<Image> image = decoded(request, limits);
+  if (!image.ok()) return std::move(image).error();
+  const Labels labels = make_labels(request.skill, response);
+  draw_labels(*image, labels.boxes, labels.points);
+  Result<std::vector<std::byte>> png = encode_png(*image);
+  if (!png.ok()) return std::move(png).error();
+  return write_file(out, *png);
+}
+
+}  // namespace fovea::cli

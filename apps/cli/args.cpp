@@ -1,0 +1,394 @@
+#include "args.h"
+
+#include <CLI/CLI.hpp>
+#include <cmath>
+#include <fmt/format.h>
+#include <functional>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "fovea/engine.h"
+
+#include "values.h"
+
+namespace fovea::cli {
+namespace {
+
+// What CLI11 fills in. Everything that is a number or has a shape goes through values.h, so that
+// one place says what is accepted ("0x10", "1e3" or "nan" for --threads are not).
+struct RawArgs {
+  ModelArgs model;
+  SamplingParams sampling;
+  std::string picture;
+  std::string text;
+  CaptionLength length = CaptionLength::kNormal;
+  std::optional<int> max_objects;
+  std::vector<SpatialRef> spatial_refs;
+  std::string annotate;
+  bool no_picture = false;
+  bool reasoning = false;
+  bool stream = false;
+  bool json = false;
+  bool tokens = false;
+  bool no_exif = false;
+};
+
+// An option with one value a time: `accept` stores it, or says what is wrong with it. It runs as a
+// validator, because those may explain themselves and CLI11's converters may not.
+using Accept = std::function<Status(const std::string&)>;
+
+CLI::Option* add_value(CLI::App& app, const std::string& names, const std::string& placeholder,
+                       const std::string& help, Accept accept) {
+  CLI::callback_t keep = [](const CLI::results_t&) { return true; };
+  return app.add_option(names, std::move(keep), help)
+      ->option_text(placeholder)
+      ->check([accept = std::move(accept)](const std::string& text) -> std::string {
+        const Status status = accept(text);
+        return status.ok() ? std::string() : status.error().message;
+      });
+}
+
+CLI::Option* add_repeatable(CLI::App& app, const std::string& names, const std::string& placeholder,
+                            const std::string& help, Accept accept) {
+  return add_value(app, names, placeholder, help + " (repeatable)", std::move(accept))->take_all();
+}
+
+Error usage(std::string message) { return Error{ErrorCode::kInvalidArgument, std::move(message)}; }
+
+void add_integer(CLI::App& app, const std::string& name, int minimum, const std::string& help,
+                 std::function<void(int)> store) {
+  add_value(app, name, "N", help, [minimum, store = std::move(store)](const std::string& text) {
+    const Result<std::uint64_t> value = parse_count(text);
+    if (!value.ok() || *value < static_cast<std::uint64_t>(minimum) ||
+        *value > std::numeric_limits<int>::max()) {
+      return Status(usage(fmt::format("'{}' is not a whole number from {} up", text, minimum)));
+    }
+    store(static_cast<int>(*value));
+    return Status();
+  });
+}
+
+// A real number for which `fits` holds; `wanted` says in words which ones do.
+void add_real(CLI::App& app, const std::string& name, const std::string& wanted,
+              const std::string& help, bool (*fits)(double), std::optional<float>& target) {
+  add_value(app, name, "X", help, [wanted, fits, &target](const std::string& text) {
+    const Result<double> value = parse_number(text);
+    if (!value.ok() || !fits(*value)) {
+      return Status(usage(fmt::format("'{}' is not a number {}", text, wanted)));
+    }
+    target = static_cast<float>(*value);
+    return Status();
+  });
+}
+
+template <class T>
+Accept one_of(std::vector<std::pair<std::string, T>> choices, T& target) {
+  return [choices = std::move(choices), &target](const std::string& text) {
+    std::string names;
+    for (const auto& [name, value] : choices) {
+      if (name == text) {
+        target = value;
+        return Status();
+      }
+      names += (names.empty() ? "" : ", ") + name;
+    }
+    return Status(usage(fmt::format("'{}' is none of {}", text, names)));
+  };
+}
+
+void add_model_options(CLI::App& app, RawArgs& raw) {
+  EngineOptions& options = raw.model.options;
+  add_value(app, "-m,--model", "DIR",
+            "Folder with the weights and the tokenizer, or the weights file",
+            [&raw](const std::string& text) {
+              if (text.empty()) return Status(usage("the folder's name is empty"));
+              raw.model.model = text;
+              return Status();
+            })
+      ->group("Model and machine");
+  app.add_option("--device", options.device, "auto, cpu (fovea info lists what there is)")
+      ->option_text("NAME")
+      ->group("Model and machine");
+  add_value(app, "--dtype", "TYPE", "auto, f32 or bf16; auto is what the checkpoint holds",
+            one_of<Precision>(
+                {{"auto", Precision::kAuto}, {"f32", Precision::kF32}, {"bf16", Precision::kBf16}},
+                options.precision))
+      ->group("Model and machine");
+  add_integer(app, "--threads", 1, "CPU threads; every usable processor when not given",
+              [&options](int value) { options.num_threads = value; });
+  add_integer(app, "--max-context", 1, "Positions of picture, prompt and answer together",
+              [&options](int value) { options.max_context = value; });
+  add_repeatable(
+      app, "--compat", "KEY=VALUE",
+      "Where published sources disagree, the other reading; keys: " + compatibility_keys(),
+      [&options](const std::string& text) {
+        return apply_compatibility(text, options.compatibility);
+      });
+  for (const char* name : {"--threads", "--max-context", "--compat"}) {
+    app.get_option(name)->group("Model and machine");
+  }
+}
+
+void add_sampling_options(CLI::App& app, RawArgs& raw) {
+  SamplingParams& sampling = raw.sampling;
+  add_real(
+      app, "--temperature", "from 0 up", "0 always takes the likeliest token",
+      [](double x) { return x >= 0 && x <= std::numeric_limits<float>::max(); },
+      sampling.temperature);
+  add_real(
+      app, "--top-p", "above 0, at most 1", "Only the likeliest tokens that sum up to this",
+      [](double x) { return static_cast<float>(x) > 0 && x <= 1; }, sampling.top_p);
+  add_integer(app, "--top-k", 0, "Only the N likeliest tokens; 0 keeps all",
+              [&sampling](int value) { sampling.top_k = value; });
+  add_real(
+      app, "--min-p", "from 0 to below 1", "Only tokens this likely relative to the likeliest",
+      [](double x) { return x >= 0 && static_cast<float>(x) < 1; }, sampling.min_p);
+  add_value(app, "--seed", "N", "Equal seeds give equal answers; 0 when not given",
+            [&sampling](const std::string& text) {
+              const Result<std::uint64_t> value = parse_count(text);
+              if (!value.ok()) return Status(value.error());
+              sampling.seed = *value;
+              return Status();
+            });
+  add_integer(app, "--max-tokens", 1, "Tokens to generate at most",
+              [&sampling](int value) { sampling.max_tokens = value; });
+  for (const char* name :
+       {"--temperature", "--top-p", "--top-k", "--min-p", "--seed", "--max-tokens"}) {
+    app.get_option(name)->group("Choosing words");
+  }
+}
+
+void add_stop_option(CLI::App& app, RawArgs& raw) {
+  add_repeatable(app, "--stop", "TEXT", "End the answer before this text",
+                 [&raw](const std::string& text) {
+                   if (text.empty()) return Status(usage("a stop text is empty"));
+                   raw.sampling.stop.push_back(text);
+                   return Status();
+                 })
+      ->group("Choosing words");
+}
+
+void add_max_objects_option(CLI::App& app, RawArgs& raw) {
+  add_integer(app, "--max-objects", 1, "List this many at most",
+              [&raw](int value) { raw.max_objects = value; });
+}
+
+void add_spatial_ref_option(CLI::App& app, RawArgs& raw, const std::string& help) {
+  add_repeatable(app, "--spatial-ref", "X,Y|X1,Y1,X2,Y2", help, [&raw](const std::string& text) {
+    Result<SpatialRef> ref = parse_spatial_ref(text);
+    if (!ref.ok()) return Status(ref.error());
+    raw.spatial_refs.push_back(*ref);
+    return Status();
+  });
+}
+
+void add_annotate_option(CLI::App& app, RawArgs& raw) {
+  app.add_option("--annotate", raw.annotate, "Write the picture with what was found drawn on it")
+      ->option_text("OUT.png");
+}
+
+void add_request_options(CLI::App& app, RawArgs& raw) {
+  app.add_flag("--json", raw.json, "Print one JSON object instead of text");
+  app.add_flag("--tokens", raw.tokens, "With --json: list the ids of all generated tokens");
+  app.add_flag("--no-exif", raw.no_exif,
+               "Leave the picture as stored, whatever its EXIF data says");
+  add_model_options(app, raw);
+  add_sampling_options(app, raw);
+}
+
+CLI::App& add_caption(CLI::App& app, RawArgs& raw) {
+  CLI::App& sub = *app.add_subcommand("caption", "Describe a picture");
+  sub.add_option("PICTURE", raw.picture, "A JPEG, PNG, WebP or GIF file; - reads standard input");
+  add_value(sub, "--length", "LENGTH", "short, normal or long",
+            one_of<CaptionLength>({{"short", CaptionLength::kShort},
+                                   {"normal", CaptionLength::kNormal},
+                                   {"long", CaptionLength::kLong}},
+                                  raw.length));
+  sub.add_flag("--stream", raw.stream, "Print the words as they come");
+  add_request_options(sub, raw);
+  add_stop_option(sub, raw);
+  sub.footer(
+      "Examples:\n"
+      "  fovea caption photo.jpg --model ~/moondream2\n"
+      "  fovea caption photo.jpg --length short --json\n"
+      "  curl -s https://example.com/photo.jpg | fovea caption -");
+  return sub;
+}
+
+CLI::App& add_query(CLI::App& app, RawArgs& raw) {
+  CLI::App& sub = *app.add_subcommand("query", "Ask a question about a picture, or without one");
+  sub.add_option("PICTURE", raw.picture, "A JPEG, PNG, WebP or GIF file; - reads standard input");
+  sub.add_option("QUESTION", raw.text, "The question, in quotes");
+  sub.add_flag("--no-picture", raw.no_picture, "Ask without a picture: only QUESTION follows");
+  sub.add_flag("--reasoning", raw.reasoning, "Let the model think first, and show its thoughts");
+  add_spatial_ref_option(sub, raw, "A place that the question is about, as fractions 0..1");
+  add_annotate_option(sub, raw);
+  sub.add_flag("--stream", raw.stream, "Print the words as they come");
+  add_request_options(sub, raw);
+  add_stop_option(sub, raw);
+  sub.footer(
+      "Examples:\n"
+      "  fovea query photo.jpg \"How many people are there?\"\n"
+      "  fovea query photo.jpg \"Who is this?\" --spatial-ref 0.4,0.3 --reasoning\n"
+      "  fovea query --no-picture \"What is a crescent?\"");
+  return sub;
+}
+
+CLI::App& add_detect(CLI::App& app, RawArgs& raw) {
+  CLI::App& sub = *app.add_subcommand("detect", "Find boxes around things");
+  sub.add_option("PICTURE", raw.picture, "A JPEG, PNG, WebP or GIF file; - reads standard input");
+  sub.add_option("THING", raw.text, "What to look for, in quotes: \"red car\"");
+  add_max_objects_option(sub, raw);
+  add_annotate_option(sub, raw);
+  add_request_options(sub, raw);
+  sub.footer(
+      "Boxes are fractions of the picture's width and height, from its top left corner.\n\n"
+      "Examples:\n"
+      "  fovea detect photo.jpg \"red car\"\n"
+      "  fovea detect photo.jpg person --annotate people.png --json");
+  return sub;
+}
+
+CLI::App& add_point(CLI::App& app, RawArgs& raw) {
+  CLI::App& sub = *app.add_subcommand("point", "Find a point on each thing");
+  sub.add_option("PICTURE", raw.picture, "A JPEG, PNG, WebP or GIF file; - reads standard input");
+  sub.add_option("THING", raw.text, "What to point at, in quotes: \"red car\"");
+  add_max_objects_option(sub, raw);
+  add_spatial_ref_option(sub, raw, "A place that THING is about, as fractions 0..1");
+  add_annotate_option(sub, raw);
+  add_request_options(sub, raw);
+  sub.footer(
+      "Points are fractions of the picture's width and height, from its top left corner.\n"
+      "THING \"gaze\" with a --spatial-ref on a face points at what that person looks at.\n\n"
+      "Examples:\n"
+      "  fovea point photo.jpg \"door handle\"\n"
+      "  fovea point photo.jpg gaze --spatial-ref 0.41,0.22");
+  return sub;
+}
+
+CLI::App& add_info(CLI::App& app, RawArgs& raw) {
+  CLI::App& sub = *app.add_subcommand("info", "Show devices, and a model's size and memory");
+  sub.add_flag("--json", raw.json, "Print one JSON object instead of text");
+  add_model_options(sub, raw);
+  sub.footer(
+      "Examples:\n"
+      "  fovea info\n"
+      "  fovea info --model ~/moondream2 --dtype bf16");
+  return sub;
+}
+
+std::string trimmed(const std::string& text) {
+  constexpr const char* kBlanks = " \t\r\n\f\v";
+  const std::size_t begin = text.find_first_not_of(kBlanks);
+  if (begin == std::string::npos) return {};
+  return text.substr(begin, text.find_last_not_of(kBlanks) - begin + 1);
+}
+
+Status check_words(const std::string& command, RawArgs& raw) {
+  if (command == "query" && raw.no_picture) {
+    // The one word that was given landed in the first place.
+    if (!raw.text.empty()) return usage("--no-picture takes a QUESTION and no PICTURE");
+    std::swap(raw.picture, raw.text);
+  } else if (raw.picture.empty()) {
+    return usage("a PICTURE is missing");
+  }
+  if (command != "caption" && trimmed(raw.text).empty()) {
+    return usage(command == "query" ? "a QUESTION is missing" : "a THING to look for is missing");
+  }
+  if (raw.no_picture && !raw.spatial_refs.empty()) {
+    return usage("--spatial-ref needs a picture");
+  }
+  if (raw.no_picture && !raw.annotate.empty()) return usage("--annotate needs a picture");
+  if (!raw.annotate.empty() && std::filesystem::path(raw.annotate).extension() != ".png") {
+    return usage("--annotate writes a PNG file: its name must end in .png");
+  }
+  if (raw.sampling.stop.size() > 16) return usage("--stop can be given 16 times at most");
+  if (raw.tokens && !raw.json) return usage("--tokens needs --json");
+  return {};
+}
+
+SkillRequest make_skill(const std::string& command, RawArgs& raw) {
+  if (command == "caption") return CaptionRequest{raw.length};
+  if (command == "query") {
+    return QueryRequest{trimmed(raw.text), raw.reasoning, std::move(raw.spatial_refs)};
+  }
+  if (command == "detect") return DetectRequest{trimmed(raw.text), raw.max_objects};
+  return PointRequest{trimmed(raw.text), raw.max_objects, std::move(raw.spatial_refs)};
+}
+
+SkillArgs make_skill_args(const std::string& command, RawArgs raw) {
+  SkillArgs args;
+  args.skill = make_skill(command, raw);
+  args.model = std::move(raw.model);
+  args.sampling = std::move(raw.sampling);
+  if (!raw.no_picture) args.picture = PictureSource{std::move(raw.picture)};
+  args.apply_exif = !raw.no_exif;
+  args.stream = raw.stream;
+  args.json = raw.json;
+  args.tokens = raw.tokens;
+  if (!raw.annotate.empty()) args.annotate = std::move(raw.annotate);
+  return args;
+}
+
+PrintAndExit usage_error(const std::string& message, const std::string& command) {
+  PrintAndExit result;
+  result.exit_code = kExitUsage;
+  result.err = fmt::format("fovea: {}\nTry: fovea {}--help\n", message,
+                           command.empty() ? "" : command + " ");
+  return result;
+}
+
+std::string explain(const CLI::ParseError& error) {
+  std::string message = error.what();
+  // Two unquoted words are the commonest slip; a mistyped flag is the other.
+  if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr &&
+      message.find(" -") == std::string::npos) {
+    message += " (a text of several words needs quotes)";
+  }
+  return message;
+}
+
+}  // namespace
+
+ParsedArgs parse_args(std::span<const std::string> args) {
+  RawArgs raw;
+  CLI::App app("Asks a Moondream vision-language model about pictures, on this machine.", "fovea");
+  app.set_version_flag("--version", fmt::format("fovea {}", version()));
+  app.require_subcommand(1);
+  app.get_formatter()->column_width(34);
+  app.get_formatter()->label("Positionals", "Arguments");
+  app.get_formatter()->label("SUBCOMMAND", "COMMAND ...");
+  for (const auto add : {add_caption, add_query, add_detect, add_point, add_info}) {
+    add(app, raw).group("Commands");
+  }
+  app.footer(
+      "Examples:\n"
+      "  fovea caption photo.jpg --model ~/moondream2\n"
+      "  fovea query photo.jpg \"What is the man holding?\"\n"
+      "  fovea detect photo.jpg dog --annotate dogs.png\n"
+      "  fovea query --help\n\n"
+      "Exit codes: 0 answered, 1 the request failed, 2 wrong usage.");
+
+  if (args.empty()) return PrintAndExit{kExitUsage, {}, app.help()};
+  std::string command;
+  try {
+    // CLI11 takes the arguments last first.
+    app.parse(std::vector<std::string>(args.rbegin(), args.rend()));
+    command = app.get_subcommands().front()->get_name();
+  } catch (const CLI::CallForHelp&) {
+    return PrintAndExit{kExitOk, app.help(), {}};
+  } catch (const CLI::CallForVersion& request) {
+    return PrintAndExit{kExitOk, std::string(request.what()) + "\n", {}};
+  } catch (const CLI::ParseError& error) {
+    const auto commands = app.get_subcommands();
+    return usage_error(explain(error), commands.empty() ? "" : commands.front()->get_name());
+  }
+  if (command == "info") return InfoArgs{std::move(raw.model), raw.json};
+  if (const Status status = check_words(command, raw); !status.ok()) {
+    return usage_error(status.error().message, command);
+  }
+  return make_skill_args(command, std::move(raw));
+}
+
+}  // namespace fovea::cli

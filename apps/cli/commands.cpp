@@ -1,0 +1,64 @@
+#include "commands.h"
+
+#include <optional>
+#include <utility>
+
+#include "json_output.h"
+#include "model_path.h"
+#include "progress.h"
+#include "text_output.h"
+
+namespace fovea::cli {
+
+int run(std::span<const std::string> args, Terminal terminal) {
+  const ParsedArgs parsed = parse_args(args);
+  if (const auto* skill = std::get_if<SkillArgs>(&parsed)) return run_skill(*skill, terminal);
+  if (const auto* info = std::get_if<InfoArgs>(&parsed)) return run_info(*info, terminal);
+  const auto& text = std::get<PrintAndExit>(parsed);
+  terminal.out << text.out;
+  terminal.err << text.err;
+  const int written = finish(terminal);
+  return text.exit_code == kExitOk ? written : text.exit_code;
+}
+
+Result<std::unique_ptr<Engine>> load_engine(const ModelArgs& args, Terminal& terminal) {
+  Result<std::filesystem::path> model = find_model(args.model, terminal.executable);
+  if (!model.ok()) return std::move(model).error();
+  EngineOptions options = args.options;
+  options.model = std::move(model).value();
+
+  std::optional<LoadProgress> progress;
+  if (terminal.err_is_terminal) {
+    progress.emplace(terminal.err);
+    options.on_load_progress = [&progress](double fraction) { progress->update(fraction); };
+  }
+  return Engine::create(options);
+}
+
+int run_info(const InfoArgs& args, Terminal& terminal) {
+  std::unique_ptr<Engine> engine;
+  if (args.model.model) {
+    Result<std::unique_ptr<Engine>> loaded = load_engine(args.model, terminal);
+    if (!loaded.ok()) return report_failure(loaded.error(), args.json, terminal);
+    engine = std::move(loaded).value();
+  }
+  const std::vector<DeviceReport> devices = list_devices();
+  const ModelInfo* model = engine ? &engine->info() : nullptr;
+  terminal.out << (args.json ? info_json(devices, model) + "\n" : info_text(devices, model));
+  return finish(terminal);
+}
+
+int report_failure(const Error& error, bool json, Terminal& terminal) {
+  terminal.err << "fovea: " << error.message << '\n' << std::flush;
+  if (json) terminal.out << error_json(error) << '\n' << std::flush;
+  return kExitFailed;
+}
+
+int finish(Terminal& terminal) {
+  terminal.out.flush();
+  if (terminal.out) return kExitOk;
+  terminal.err << "fovea: cannot write to standard output\n" << std::flush;
+  return kExitFailed;
+}
+
+}  // namespace fovea::cli

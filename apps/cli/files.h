@@ -1,0 +1,28 @@
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <istream>
+#include <span>
+#include <vector>
+
+#include "fovea/result.h"
+
+namespace fovea::cli {
+
+/// The bytes of a file. One that is larger than max_bytes is refused before it is read.
+Result<std::vector<std::byte>> read_file(const std::filesystem::path& path, std::size_t max_bytes);
+
+/// The bytes of a stream up to its end; reading stops as soon as there are more than max_bytes.
+Result<std::vector<std::byte>> read_stream(std::istream& in, std::size_t max_bytes);
+
+/// Whether write_file could work, as far as can be told without writing: worth asking before a long
+/// computation.
+Status check_writable(const std::filesystem::path& path);
+
+/// Writes a file whole or not at all: the bytes go to a neighbour that then takes the name. An
+/// interrupt meanwhile waits; whatever fails, no part of the file stays behind and an older one of
+/// that name is untouched.
+Status write_file(const std::filesystem::path& path, std::span<const std::byte> bytes);
+
+}  // namespace fovea::cli

@@ -1,0 +1,169 @@
+#include "json_output.h"
+
+#include <boost/json.hpp>
+#include <cmath>
+#include <fmt/format.h>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace fovea::cli {
+namespace {
+
+namespace json = boost::json;
+
+void append(std::string& out, const json::value& value);
+
+template <class Range, class AppendItem>
+void append_list(std::string& out, char open, char close, const Range& range,
+                 AppendItem append_item) {
+  out += open;
+  bool first = true;
+  for (const auto& item : range) {
+    if (!first) out += ',';
+    first = false;
+    append_item(item);
+  }
+  out += close;
+}
+
+// The shortest digits that read back as the same double, always with a fraction or an exponent so
+// that typed readers see a real number. JSON has no NaN or infinity.
+std::string print_double(double value) {
+  if (!std::isfinite(value)) return "null";
+  std::string text = fmt::format("{}", value);
+  if (text.find_first_of(".e") == std::string::npos) text += ".0";
+  return text;
+}
+
+// Boost.JSON's own printing of doubles (0.25 as 2.5E-1) is correct, and hard to read.
+void append(std::string& out, const json::value& value) {
+  if (value.is_double()) {
+    out += print_double(value.get_double());
+  } else if (value.is_array()) {
+    append_list(out, '[', ']', value.get_array(),
+                [&out](const json::value& item) { append(out, item); });
+  } else if (value.is_object()) {
+    append_list(out, '{', '}', value.get_object(), [&out](const json::key_value_pair& pair) {
+      out += json::serialize(json::string(pair.key()));
+      out += ':';
+      append(out, pair.value());
+    });
+  } else {
+    out += json::serialize(value);
+  }
+}
+
+std::string print(const json::object& object) {
+  std::string out;
+  append(out, object);
+  return out;
+}
+
+json::array boxes_json(const std::vector<Box>& boxes) {
+  json::array list;
+  for (const Box& box : boxes) {
+    list.push_back(json::object{{"x_min", box.x_min},
+                                {"y_min", box.y_min},
+                                {"x_max", box.x_max},
+                                {"y_max", box.y_max},
+                                {"confidence", box.confidence}});
+  }
+  return list;
+}
+
+json::array points_json(const std::vector<Point>& points) {
+  json::array list;
+  for (const Point& point : points) {
+    list.push_back(json::object{{"x", point.x}, {"y", point.y}, {"confidence", point.confidence}});
+  }
+  return list;
+}
+
+json::object reasoning_json(const Reasoning& reasoning) {
+  json::array grounding;
+  for (const Grounding& span : reasoning.grounding) {
+    json::array points;
+    for (const Point& point : span.points) points.push_back(json::array{point.x, point.y});
+    grounding.push_back(json::object{
+        {"start_idx", span.start_idx}, {"end_idx", span.end_idx}, {"points", std::move(points)}});
+  }
+  return json::object{{"text", reasoning.text}, {"grounding", std::move(grounding)}};
+}
+
+json::object usage_json(const Usage& usage) {
+  return json::object{{"prompt_tokens", usage.prompt_tokens},
+                      {"completion_tokens", usage.completion_tokens},
+                      {"cached_tokens", usage.cached_tokens},
+                      {"queue_ms", usage.queue_ms},
+                      {"picture_ms", usage.picture_ms},
+                      {"vision_ms", usage.vision_ms},
+                      {"prefill_ms", usage.prefill_ms},
+                      {"decode_ms", usage.decode_ms},
+                      {"ttft_ms", usage.ttft_ms},
+                      {"total_ms", usage.total_ms}};
+}
+
+json::object model_json(const ModelInfo& info) {
+  return json::object{{"family", info.family},
+                      {"device", info.device},
+                      {"device_description", info.device_description},
+                      {"precision", info.precision},
+                      {"num_parameters", info.num_parameters},
+                      {"checkpoint_bytes", info.checkpoint_bytes},
+                      {"weight_bytes", info.weight_bytes},
+                      {"kv_cache_bytes", info.kv_cache_bytes},
+                      {"scratch_bytes", info.scratch_bytes},
+                      {"max_context", info.max_context},
+                      {"vocab_size", info.vocab_size},
+                      {"image_tokens", info.image_tokens},
+                      {"load_ms", info.load_ms}};
+}
+
+}  // namespace
+
+std::string response_json(const SkillRequest& skill, const Response& response, TokenIds token_ids) {
+  json::object object;
+  if (std::holds_alternative<CaptionRequest>(skill)) object["caption"] = response.text;
+  if (std::holds_alternative<QueryRequest>(skill)) object["answer"] = response.text;
+  if (response.reasoning) object["reasoning"] = reasoning_json(*response.reasoning);
+  if (std::holds_alternative<DetectRequest>(skill)) object["objects"] = boxes_json(response.boxes);
+  if (std::holds_alternative<PointRequest>(skill)) {
+    object["points"] = points_json(response.points);
+    object["count"] = response.points.size();
+  }
+  object["finish_reason"] = json::string(finish_reason_name(response.finish_reason));
+  object["usage"] = usage_json(response.usage);
+  if (token_ids == TokenIds::kList) {
+    object["token_ids"] = json::array(response.token_ids.begin(), response.token_ids.end());
+  }
+  return print(object);
+}
+
+std::string chunk_json(std::string_view text) {
+  return print(json::object{{"chunk", json::string(text)}});
+}
+
+std::string error_json(const Error& error) {
+  return print(
+      json::object{{"error", json::object{{"message", error.message},
+                                          {"type", json::string(error_code_name(error.code))}}}});
+}
+
+std::string info_json(std::span<const DeviceReport> devices, const ModelInfo* model) {
+  json::array list;
+  for (const DeviceReport& device : devices) {
+    list.push_back(json::object{{"name", device.name},
+                                {"available", device.available},
+                                {"description", device.description}});
+  }
+  json::object object{{"version", json::string(version())}, {"devices", std::move(list)}};
+  if (model != nullptr) {
+    object["model"] = model_json(*model);
+  } else {
+    object["model"] = nullptr;
+  }
+  return print(object);
+}
+
+}  // namespace fovea::cli

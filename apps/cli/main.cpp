@@ -1,0 +1,24 @@
+#include <exception>
+#include <iostream>
+#include <string>
+#include <unistd.h>
+#include <vector>
+
+#include "commands.h"
+#include "model_path.h"
+
+int main(int argc, char** argv) {
+  try {
+    std::ios::sync_with_stdio(false);
+    const std::vector<std::string> args(argv + (argc > 0 ? 1 : 0), argv + argc);
+    return fovea::cli::run(args, {.in = std::cin,
+                                  .out = std::cout,
+                                  .err = std::cerr,
+                                  .err_is_terminal = ::isatty(STDERR_FILENO) != 0,
+                                  .executable = fovea::cli::executable_path()});
+  } catch (const std::exception& failure) {
+    // Only the standard library throws here, when memory runs out.
+    std::cerr << "fovea: " << failure.what() << '\n';
+    return fovea::cli::kExitFailed;
+  }
+}

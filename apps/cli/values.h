@@ -1,0 +1,27 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "fovea/options.h"
+#include "fovea/request.h"
+#include "fovea/result.h"
+
+namespace fovea::cli {
+
+/// The values that options take, from their spelling on a command line. Whole strings only: no
+/// spaces, no trailing characters, no NaN or infinity. Errors are kInvalidArgument and say what
+/// would have been right.
+Result<double> parse_number(std::string_view text);
+Result<std::uint64_t> parse_count(std::string_view text);
+
+/// "X,Y" or "X1,Y1,X2,Y2", fractions within 0..1, a box with its corners in order.
+Result<SpatialRef> parse_spatial_ref(std::string_view text);
+
+/// "key=value" with a key of fovea::Compatibility.
+Status apply_compatibility(std::string_view text, Compatibility& compatibility);
+
+/// The keys, comma separated, for help and messages.
+std::string compatibility_keys();
+
+}  // namespace fovea::cli

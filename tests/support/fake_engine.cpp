@@ -1,0 +1,65 @@
+#include "support/fake_engine.h"
+
+#include <cstring>
+
+namespace fovea {
+
+class Engine::Impl {};
+
+Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Engine::~Engine() = default;
+
+Result<std::unique_ptr<Engine>> Engine::create(const EngineOptions& options) {
+  auto& fake = testing::fake_engine();
+  fake.created.push_back(options);
+  for (const double fraction : fake.load_fractions) {
+    if (options.on_load_progress) options.on_load_progress(fraction);
+  }
+  if (!fake.create_status.ok()) return fake.create_status.error();
+  return std::unique_ptr<Engine>(new Engine(std::make_unique<Impl>()));
+}
+
+Result<Response> Engine::run(const Request& request, const StreamCallback& on_text) {
+  auto& fake = testing::fake_engine();
+  fake.requests.push_back(request);
+  for (const std::string& piece : fake.pieces) {
+    if (on_text && !on_text(piece)) return Error{ErrorCode::kCancelled, "cancelled"};
+  }
+  return fake.response;
+}
+
+const ModelInfo& Engine::info() const { return testing::fake_engine().info; }
+
+std::vector<DeviceReport> list_devices() {
+  return {{"cpu", true, "2 threads, avx2"}, {"cuda", false, "not built in"}};
+}
+
+const char* version() { return "1.2.3"; }
+
+Result<Image> decode_picture(std::span<const std::byte>, const PictureLimits&, bool) {
+  return testing::fake_engine().decoded;
+}
+
+void draw_labels(Image&, std::span<const BoxLabel> boxes, std::span<const PointLabel> points) {
+  auto& fake = testing::fake_engine();
+  fake.boxes.assign(boxes.begin(), boxes.end());
+  fake.points.assign(points.begin(), points.end());
+}
+
+Result<std::vector<std::byte>> encode_png(const Image&) {
+  constexpr std::string_view kBytes = "a picture";
+  std::vector<std::byte> bytes(kBytes.size());
+  std::memcpy(bytes.data(), kBytes.data(), kBytes.size());
+  return bytes;
+}
+
+namespace testing {
+
+FakeEngine& fake_engine() {
+  // The functions above have no other way to reach what a test set up.
+  static FakeEngine fake;  // NOLINT(cppcoreguidelines-avoid-non-const-global-variables)
+  return fake;
+}
+
+}  // namespace testing
+}  // namespace fovea

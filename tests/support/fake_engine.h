@@ -1,0 +1,33 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "fovea/engine.h"
+#include "fovea/picture.h"
+
+namespace fovea::testing {
+
+/// What the public API does in tests of its callers: linked in place of the engine. Tests set it up
+/// before a call and read afterwards what arrived. One thread.
+struct FakeEngine {
+  // What the calls will do.
+  Status create_status;
+  Result<Response> response = Response{};
+  std::vector<std::string> pieces;     ///< handed to the stream callback
+  std::vector<double> load_fractions;  ///< reported while loading
+  Result<Image> decoded = Image{2, 1, {0, 0, 0, 0, 0, 0}};
+  ModelInfo info;
+
+  // What the calls were given.
+  std::vector<EngineOptions> created;
+  std::vector<Request> requests;
+  std::vector<BoxLabel> boxes;
+  std::vector<PointLabel> points;
+};
+
+/// The one that the fake functions use; reset it at the start of each test.
+FakeEngine& fake_engine();
+
+}  // namespace fovea::testing

@@ -1,6 +1,7 @@
 #include "args.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cmath>
 #include <fmt/format.h>
 #include <functional>
@@ -339,6 +340,12 @@ PrintAndExit usage_error(const std::string& message, const std::string& command)
   return result;
 }
 
+bool has_command(const CLI::App& app, const std::string& name) {
+  const auto commands = app.get_subcommands([](const CLI::App*) { return true; });
+  return std::any_of(commands.begin(), commands.end(),
+                     [&name](const CLI::App* command) { return command->get_name() == name; });
+}
+
 std::string explain(const CLI::ParseError& error) {
   std::string message = error.what();
   // Two unquoted words are the commonest slip; a mistyped flag is the other.
@@ -371,6 +378,9 @@ ParsedArgs parse_args(std::span<const std::string> args) {
       "Exit codes: 0 answered, 1 the request failed, 2 wrong usage.");
 
   if (args.empty()) return PrintAndExit{kExitUsage, {}, app.help()};
+  if (!args[0].starts_with('-') && !has_command(app, args[0])) {
+    return usage_error(fmt::format("there is no command '{}'", args[0]), "");
+  }
   std::string command;
   try {
     // CLI11 takes the arguments last first.

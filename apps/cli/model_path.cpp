@@ -25,11 +25,11 @@ Result<fs::path> find_model(const std::optional<std::string>& name, const fs::pa
   const fs::path folder = executable.parent_path();
   const std::array candidates = {
       folder / "models" / kTinyName,
-      folder / ".." / ".." / "models" / kTinyName,
-      folder / ".." / "share" / "fovea" / "models" / kTinyName,
+      folder.parent_path().parent_path() / "models" / kTinyName,
+      folder.parent_path() / "share" / "fovea" / "models" / kTinyName,
   };
   for (const fs::path& candidate : candidates) {
-    if (fs::is_directory(candidate, error)) return candidate.lexically_normal();
+    if (fs::is_directory(candidate, error)) return candidate;
   }
   return Error{ErrorCode::kNotFound,
                name ? "the tiny model is not part of this installation; give --model DIR"

@@ -1,6 +1,7 @@
 #include "args.h"
 
 #include <gmock/gmock.h>
+#include <ostream>
 
 namespace fovea::cli {
 namespace {
@@ -148,6 +149,10 @@ struct BadUsage {
   std::string message;  // a part of it
 };
 
+void PrintTo(const BadUsage& usage, std::ostream* out) {
+  *out << ::testing::PrintToString(usage.args);
+}
+
 class ArgsRefuse : public ::testing::TestWithParam<BadUsage> {};
 
 TEST_P(ArgsRefuse, WithAMessageThatNamesTheMistake) {
@@ -166,7 +171,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadUsage{{"query", "--no-picture", "x", "--annotate", "o.png"}, "needs a picture"},
         BadUsage{{"detect", "p.jpg"}, "a THING to look for is missing"},
         BadUsage{{"query", "p.jpg", "two", "words"}, "needs quotes"},
-        BadUsage{{"paint", "p.jpg"}, "paint"},
+        BadUsage{{"paint", "p.jpg"}, "there is no command 'paint'"},
         BadUsage{{"caption", "p.jpg", "--lenght", "short"}, "--lenght"},
         BadUsage{{"caption", "p.jpg", "--length", "tiny"}, "none of short, normal, long"},
         BadUsage{{"caption", "p.jpg", "--reasoning"}, "--reasoning"},

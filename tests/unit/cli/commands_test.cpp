@@ -236,11 +236,16 @@ TEST_F(Program, FindsTheTinyModelWhereBuildsAndInstallationsPutIt) {
     fs::create_directories(place);
   }
 
-  EXPECT_EQ(*find_model({}, root / "a/bin/fovea"), root / "a/bin/models/tiny");
-  EXPECT_EQ(*find_model("tiny", root / "b/build/release/fovea"), root / "b/models/tiny");
-  EXPECT_EQ(*find_model("tiny", root / "c/bin/fovea"), root / "c/share/fovea/models/tiny");
-  EXPECT_EQ(find_model("tiny", root / "d/bin/fovea").error().code, ErrorCode::kNotFound);
-  EXPECT_EQ(*find_model(root / "b", root / "a/bin/fovea"), root / "b");
+  const auto found = [](std::optional<std::string> name, const fs::path& executable) {
+    const Result<fs::path> path = find_model(name, executable);
+    return path.ok() ? path.value().string() : path.error().message;
+  };
+  EXPECT_EQ(found({}, root / "a/bin/fovea"), root / "a/bin/models/tiny");
+  EXPECT_EQ(found("tiny", root / "b/build/release/fovea"), root / "b/models/tiny");
+  EXPECT_EQ(found("tiny", root / "c/bin/fovea"), root / "c/share/fovea/models/tiny");
+  EXPECT_EQ(found((root / "b").string(), root / "a/bin/fovea"), root / "b");
+  EXPECT_THAT(found("tiny", root / "d/bin/fovea"), HasSubstr("not part of this installation"));
+  EXPECT_THAT(found("none", root / "a/bin/fovea"), HasSubstr("there is no model at none"));
 }
 
 }  // namespace

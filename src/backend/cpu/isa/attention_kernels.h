@@ -1,0 +1,218 @@
+#pragma once
+
+// Attention of a block of query rows: keys pass by in blocks, scores exist for a few rows and one
+// block of keys at a time, and running maxima and sums keep the softmax exact.
+
+#include "gemm_kernels.h"
+
+namespace fovea::cpu::FOVEA_ISA {
+
+constexpr int64_t kKeyBlock = 256;  // keys per pass
+constexpr int64_t kScoreTiles = 4;  // register tiles of rows scored together
+constexpr int64_t kScoreRows = kScoreTiles * kTileRows;
+constexpr int64_t kAttentionRows = 8 * kScoreRows;            // most rows of one call
+constexpr int64_t kPaddedHeadDim = kMaxHeadDim + kPanelCols;  // head_dim in whole panels
+
+// Scratch: packed queries, keys, values, scores, outputs, running maximum and sum.
+constexpr int64_t kQueryFloats = kAttentionRows * kMaxHeadDim;
+constexpr int64_t kKeyFloats = (kKeyBlock + kPanelCols) * kMaxHeadDim;
+constexpr int64_t kValueFloats = kKeyBlock * kPaddedHeadDim;
+constexpr int64_t kScoreFloats = kScoreRows * kKeyBlock;
+constexpr int64_t kOutFloats = kAttentionRows * kPaddedHeadDim;
+constexpr int64_t kAttentionScratchFloats =
+    kQueryFloats + kKeyFloats + kValueFloats + kScoreFloats + kOutFloats + 2 * kAttentionRows;
+
+static_assert(kKeyBlock % kPanelCols == 0, "a block of keys is whole panels");
+
+constexpr float kMinusInfinity = -__builtin_inff();
+constexpr float kLog2E = 1.44269504f;
+
+// Keys that a row at `position` sees.
+static inline int64_t visible_keys(const AttentionArgs& a, int64_t position) {
+  const int64_t causal = position + 1;
+  const int64_t seen = position < a.prefix && a.prefix > causal ? a.prefix : causal;
+  return seen < a.num_keys ? seen : a.num_keys;
+}
+
+// Queries, scaled -> [tile][head_dim][kTileRows]; scores come out in units of log2.
+static void pack_queries(const AttentionArgs& a, float* packed) {
+  const float scale = kLog2E / __builtin_sqrtf(static_cast<float>(a.head_dim));
+  for (int64_t row = 0; row < a.num_rows; row += kTileRows) {
+    for (int64_t r = 0; r < kTileRows; ++r) {
+      const bool given = row + r < a.num_rows;
+      const float* q = given ? a.q + (row + r) * a.q_stride : nullptr;
+      for (int64_t d = 0; d < a.head_dim; ++d) {
+        packed[d * kTileRows + r] = given ? q[d] * scale : 0.0f;
+      }
+    }
+    packed += a.head_dim * kTileRows;
+  }
+}
+
+static inline float widened(uint16_t bits) {
+  const uint32_t word = static_cast<uint32_t>(bits) << 16;
+  float value;
+  __builtin_memcpy(&value, &word, sizeof(value));
+  return value;
+}
+
+// Keys [begin, begin + count) -> [panel][head_dim][kPanelCols], zeros past the last.
+static void pack_keys(const KeyValueArgs& kv, int64_t head_dim, int64_t begin, int64_t count,
+                      float* packed) {
+  const int64_t padded = (count + kPanelCols - 1) / kPanelCols * kPanelCols;
+  for (int64_t i = 0; i < padded; ++i) {
+    float* column = packed + (i / kPanelCols) * head_dim * kPanelCols + i % kPanelCols;
+    if (i >= count) {
+      for (int64_t d = 0; d < head_dim; ++d) column[d * kPanelCols] = 0;
+    } else if (kv.page_table == nullptr) {
+      const float* key = kv.k + (begin + i) * kv.row_stride;
+      for (int64_t d = 0; d < head_dim; ++d) column[d * kPanelCols] = key[d];
+    } else {
+      const int64_t page = kv.page_table[(begin + i) / kv.page_size];
+      const int64_t start = page * kv.page_stride + (begin + i) % kv.page_size;
+      for (int64_t d = 0; d < head_dim; ++d) {
+        const int64_t at = start + d * kv.page_size;
+        column[d * kPanelCols] = kv.is_bf16 != 0
+                                     ? widened(static_cast<const uint16_t*>(kv.k_pages)[at])
+                                     : static_cast<const float*>(kv.k_pages)[at];
+      }
+    }
+  }
+}
+
+// Values [begin, begin + count) -> [panel of head_dim][count][kPanelCols], zeros past head_dim.
+static void pack_values(const KeyValueArgs& kv, int64_t head_dim, int64_t begin, int64_t count,
+                        float* packed) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float* value = kv.v + (begin + i) * kv.row_stride;
+    const uint16_t* value_bf16 = nullptr;
+    if (kv.page_table != nullptr) {
+      const int64_t page = kv.page_table[(begin + i) / kv.page_size];
+      const int64_t start = page * kv.page_stride + (begin + i) % kv.page_size * head_dim;
+      value = static_cast<const float*>(kv.v_pages) + start;
+      if (kv.is_bf16 != 0) value_bf16 = static_cast<const uint16_t*>(kv.v_pages) + start;
+    }
+    for (int64_t d = 0; d < head_dim; d += kPanelCols) {
+      float* out = packed + (d * count) + i * kPanelCols;
+      for (int v = 0; v < kVectors; ++v) {
+        const int64_t at = d + v * kLanes;
+        const int64_t left = head_dim - at < 0 ? 0 : head_dim - at;
+        const int64_t lanes = left < kLanes ? left : kLanes;
+        store(out + v * kLanes, lanes == 0              ? Floats{}
+                                : value_bf16 != nullptr ? load_bf16_some(value_bf16 + at, lanes)
+                                                        : load_some(value + at, lanes));
+      }
+    }
+  }
+}
+
+// Scores of one row against `seen` keys of a block of `count` become weights exp(score - maximum),
+// zeros past `seen`. Returns the factor by which earlier sums shrink.
+static inline float soften_row(float* scores, int64_t seen, int64_t count, float* running_max,
+                               float* running_sum) {
+  Floats best = splat(kMinusInfinity);
+  int64_t i = 0;
+  for (; i + kLanes <= seen; i += kLanes) best = max(load(scores + i), best);
+  float largest = max_lanes(best);
+  for (; i < seen; ++i) largest = scores[i] > largest ? scores[i] : largest;
+  const float old_max = *running_max;
+  const float new_max = largest > old_max ? largest : old_max;
+  Floats total = {};
+  for (i = 0; i + kLanes <= seen; i += kLanes) {
+    const Floats weight = exp2_of(load(scores + i) - splat(new_max));
+    store(scores + i, weight);
+    total += weight;
+  }
+  if (i < seen) {
+    Floats tail = exp2_of(load(scores + i) - splat(new_max));
+    for (int64_t lane = seen - i; lane < kLanes; ++lane) tail[lane] = 0;
+    store(scores + i, tail);
+    total += tail;
+    i += kLanes;
+  }
+  for (; i < count; i += kLanes) store(scores + i, Floats{});
+  const float shrink = old_max == kMinusInfinity ? 0.0f : exp2_of(splat(old_max - new_max))[0];
+  *running_max = new_max;
+  *running_sum = *running_sum * shrink + sum_lanes(total);
+  return shrink;
+}
+
+// One block of keys against the rows [row_begin, row_begin + kScoreRows) of a call.
+static void attend_block(const AttentionArgs& a, int64_t row_begin, int64_t key_begin,
+                         int64_t count, const float* queries, const float* keys,
+                         const float* values, float* scores, float* out, float* running_max,
+                         float* running_sum) {
+  const int64_t rows = a.num_rows - row_begin < kScoreRows ? a.num_rows - row_begin : kScoreRows;
+  const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
+  const int64_t panels = (count + kPanelCols - 1) / kPanelCols;
+  const int64_t dim_panels = (a.head_dim + kPanelCols - 1) / kPanelCols;
+  for (int64_t panel = 0; panel < panels; ++panel) {
+    for (int64_t tile = 0; tile < tiles; ++tile) {
+      packed_tile(a.head_dim, queries + (row_begin + tile * kTileRows) * a.head_dim,
+                  keys + panel * a.head_dim * kPanelCols,
+                  scores + tile * kTileRows * kKeyBlock + panel * kPanelCols, kKeyBlock, false);
+    }
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t row = row_begin + r;
+    int64_t seen = visible_keys(a, a.first_position + row) - key_begin;
+    seen = seen < 0 ? 0 : (seen > count ? count : seen);
+    const float shrink =
+        soften_row(scores + r * kKeyBlock, seen, count, running_max + row, running_sum + row);
+    if (shrink == 1.0f || key_begin == 0) continue;
+    float* sums = out + row * dim_panels * kPanelCols;
+    for (int64_t d = 0; d < dim_panels * kPanelCols; d += kLanes) {
+      store(sums + d, load(sums + d) * splat(shrink));
+    }
+  }
+  for (int64_t panel = 0; panel < dim_panels; ++panel) {
+    for (int64_t tile = 0; tile < tiles; ++tile) {
+      strided_tile(
+          count, scores + tile * kTileRows * kKeyBlock, kKeyBlock,
+          values + panel * count * kPanelCols,
+          out + (row_begin + tile * kTileRows) * dim_panels * kPanelCols + panel * kPanelCols,
+          dim_panels * kPanelCols, key_begin != 0);
+    }
+  }
+}
+
+static void attend(const AttentionArgs* args, float* scratch) {
+  const AttentionArgs& a = *args;
+  float* queries = scratch;
+  float* keys = queries + kQueryFloats;
+  float* values = keys + kKeyFloats;
+  float* scores = values + kValueFloats;
+  float* out = scores + kScoreFloats;
+  float* running_max = out + kOutFloats;
+  float* running_sum = running_max + kAttentionRows;
+  const int64_t out_cols = (a.head_dim + kPanelCols - 1) / kPanelCols * kPanelCols;
+
+  pack_queries(a, queries);
+  for (int64_t r = 0; r < a.num_rows; ++r) {
+    running_max[r] = kMinusInfinity;
+    running_sum[r] = 0;
+  }
+  const int64_t last_seen = visible_keys(a, a.first_position + a.num_rows - 1);
+  for (int64_t key = 0; key < last_seen; key += kKeyBlock) {
+    const int64_t count = last_seen - key < kKeyBlock ? last_seen - key : kKeyBlock;
+    pack_keys(a.kv, a.head_dim, key, count, keys);
+    pack_values(a.kv, a.head_dim, key, count, values);
+    for (int64_t row = 0; row < a.num_rows; row += kScoreRows) {
+      const int64_t last_row =
+          row + kScoreRows < a.num_rows ? row + kScoreRows - 1 : a.num_rows - 1;
+      // What a row sees grows with its position: the whole group is past its keys.
+      if (visible_keys(a, a.first_position + last_row) <= key) continue;
+      attend_block(a, row, key, count, queries, keys, values, scores, out, running_max,
+                   running_sum);
+    }
+  }
+  for (int64_t r = 0; r < a.num_rows; ++r) {
+    const Floats inverse = splat(1.0f / running_sum[r]);
+    for (int64_t d = 0; d < a.head_dim; d += kLanes) {
+      const int64_t lanes = a.head_dim - d < kLanes ? a.head_dim - d : kLanes;
+      store_some(a.out + r * a.out_stride + d, load(out + r * out_cols + d) * inverse, lanes);
+    }
+  }
+}
+
+}  // namespace fovea::cpu::FOVEA_ISA

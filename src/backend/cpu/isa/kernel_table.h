@@ -1,0 +1,126 @@
+#pragma once
+
+// The border between the CPU backend and its kernels, which are compiled once per instruction set.
+// Plain data only: this header is seen by files compiled for instruction sets that the running
+// processor may lack, so it must hold no inline function and no template (the linker keeps one copy
+// of those for the whole program, possibly the one that faults).
+
+#include <stdint.h>
+
+namespace fovea::cpu {
+
+/// Element type of packed weight panels.
+enum class PanelType : int32_t { kF32, kBf16, kF8 };
+
+/// Elementwise function after a product.
+enum class Epilogue : int32_t { kNone, kGeluTanh, kGeluErf };
+
+/// Rows of a product that the streaming kernel takes; more go to the tiled one.
+constexpr int64_t kMaxStreamRows = 16;
+
+/// y[r] = epilogue(scale * (x[r] . W^T) + bias) + add[r mod add_rows], for m rows and n columns.
+///
+/// W is packed in panels of `panel_cols` columns (the last one padded with zeros):
+///   f32   [k][panel_cols]
+///   bf16  [ceil(k / 2)][panel_cols][2], the pairs that dot-product instructions want
+///   f8    [k][panel_cols] e4m3 codes without NaN
+struct GemmArgs {
+  const float* x;
+  int64_t x_stride;       // floats between rows of x
+  const int32_t* x_rows;  // row r of the product reads row x_rows[r] of x; null = r
+  const void* panels;
+  PanelType type;
+  const float* scale;  // [n] or null
+  const float* bias;   // [n] or null
+  Epilogue epilogue;
+  const float* add;  // [add_rows][n] dense, or null; may be y when add_rows == m
+  int64_t add_rows;
+  float* y;
+  int64_t y_stride;
+  int64_t m, n, k;
+};
+
+/// Where one head's keys and values lie. Dense (k and v rows in one matrix) or paged.
+struct KeyValueArgs {
+  const float* k;  // dense: row of key 0
+  const float* v;
+  int64_t row_stride;  // floats between rows
+
+  const void* k_pages;  // paged, when page_table is not null: this head's K in page 0,
+  const void* v_pages;  // [head_dim][page_size], and V, [page_size][head_dim]
+  int64_t page_stride;  // elements between pages
+  const int32_t* page_table;
+  int32_t page_size;  // multiple of 8
+  int32_t is_bf16;
+};
+
+/// Rows of one query head. Row r sits at position first_position + r and sees the keys
+/// [0, max(position + 1, position < prefix ? prefix : 0)), at most num_keys.
+struct AttentionArgs {
+  const float* q;
+  int64_t q_stride;
+  int64_t num_rows;  // at most attention_rows of the table
+  int64_t first_position;
+  int64_t prefix;
+  int64_t num_keys;
+  int32_t head_dim;  // at most kMaxHeadDim
+  KeyValueArgs kv;
+  float* out;
+  int64_t out_stride;
+};
+
+/// One query row against the keys [key_begin, key_end); key_begin is a multiple of the page size.
+/// Leaves sum(exp(s - max) v) in out, and max (in units of log2) and sum(exp(s - max)).
+struct DecodeArgs {
+  const float* q;
+  int64_t key_begin, key_end;
+  int32_t head_dim;
+  KeyValueArgs kv;  // paged
+  float* out;       // [head_dim]
+  float* max_log2;
+  float* sum;
+};
+
+constexpr int32_t kMaxHeadDim = 256;
+
+/// What one instruction set offers. `scratch` is memory of the calling thread, 64-byte aligned,
+/// scratch_floats long.
+struct KernelTable {
+  const char* name;
+  int32_t panel_cols;      // columns of a weight panel
+  int32_t row_step;        // rows of a register tile: other row counts waste part of one
+  int32_t block_rows;      // most rows of a gemm_tile call
+  int32_t block_panels;    // most panels of a gemm_tile call
+  int32_t attention_rows;  // most rows of an attend call
+  int64_t scratch_floats;
+
+  // Rows [row_begin, row_end) x panels [panel_begin, panel_end) of a product of any size.
+  void (*gemm_tile)(const GemmArgs* args, int64_t row_begin, int64_t row_end, int64_t panel_begin,
+                    int64_t panel_end, float* scratch);
+  // All rows (m <= kMaxStreamRows) x panels: every weight is read once, in order.
+  void (*gemm_stream)(const GemmArgs* args, int64_t panel_begin, int64_t panel_end);
+
+  void (*attend)(const AttentionArgs* args, float* scratch);
+  void (*attend_decode)(const DecodeArgs* args, float* scratch);
+
+  // One row of n floats; y may be x.
+  void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps, float* y,
+                     int64_t n);
+  void (*activate)(const float* x, Epilogue epilogue, float* y, int64_t n);
+  // y = gelu_erf(h) * (g + 1); y may be h.
+  void (*gelu_gate)(const float* h, const float* g, float* y, int64_t n);
+  // y += a x.
+  void (*add_scaled)(float a, const float* x, float* y, int64_t n);
+  // The largest element (NaN counts as -infinity) and sum(exp(x - max)); 0 when max is not finite.
+  void (*max_sum_exp)(const float* x, int64_t n, float* max, double* sum);
+};
+
+// The tables that a build may hold; which of them exist depends on the target architecture.
+extern const KernelTable kGenericKernels;
+extern const KernelTable kAvx2Kernels;
+extern const KernelTable kAvx512Kernels;
+extern const KernelTable kAvx512Bf16Kernels;
+extern const KernelTable kNeonKernels;
+extern const KernelTable kNeonBf16Kernels;
+
+}  // namespace fovea::cpu

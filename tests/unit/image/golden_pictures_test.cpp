@@ -1,0 +1,84 @@
+// Every file of tests/golden/data/pictures, against the pixels and crops that Pillow made of it
+// (pictures.json).
+#include <gtest/gtest.h>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "image/crops.h"
+#include "image/decode.h"
+#include "picture_files.h"
+#include "support/sha256.h"
+
+namespace fovea {
+namespace {
+
+using test::read_picture;
+using test::sha256_hex;
+
+struct GoldenPicture {
+  std::string file;
+  int width, height;
+  std::string rgb_sha256;
+  Tiling tiling;
+  std::string crops_sha256;
+};
+
+std::vector<GoldenPicture> golden_pictures() {
+  const auto bytes = read_picture("pictures.json");
+  const auto value =
+      json::parse({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, "pictures.json");
+  std::vector<GoldenPicture> pictures;
+  for (const auto& entry : value->as_array()) {
+    const auto& object = entry.as_object();
+    const auto integer = [&](const char* key) { return object.at(key).to_number<int>(); };
+    const auto text = [&](const char* key) { return std::string(object.at(key).as_string()); };
+    const auto& tiling = object.at("tiling").as_array();
+    pictures.push_back({text("file"), integer("width"), integer("height"), text("rgb_sha256"),
+                        Tiling{tiling[0].to_number<int>(), tiling[1].to_number<int>()},
+                        text("crops_sha256")});
+  }
+  return pictures;
+}
+
+// The golden hash covers both crops of a 1x1 tiling; ours stores their common pixels once.
+std::string hash_as_stored_twice(const Crops& crops) {
+  std::vector<std::uint8_t> pixels = crops.pixels;
+  if (crops.num_tiles() == 1) {
+    pixels.insert(pixels.end(), crops.pixels.begin(), crops.pixels.end());
+  }
+  return sha256_hex(std::as_bytes(std::span(pixels)));
+}
+
+class GoldenPictures : public testing::TestWithParam<GoldenPicture> {};
+
+TEST_P(GoldenPictures, DecodeAndCropLikePillow) {
+  const GoldenPicture& golden = GetParam();
+  const auto image = decode_image(read_picture(golden.file), {});
+  ASSERT_TRUE(image.ok()) << image.error().message;
+  EXPECT_EQ(image->width, golden.width);
+  EXPECT_EQ(image->height, golden.height);
+  EXPECT_EQ(sha256_hex(std::as_bytes(std::span(image->rgb))), golden.rgb_sha256);
+  for (const int num_threads : {1, 3}) {
+    ThreadPool pool(num_threads);
+    const auto crops = make_crops(*image, {}, pool);
+    ASSERT_TRUE(crops.ok()) << crops.error().message;
+    EXPECT_EQ(crops->tiling, golden.tiling);
+    EXPECT_EQ(hash_as_stored_twice(*crops), golden.crops_sha256) << num_threads << " threads";
+  }
+}
+
+std::string test_name(const testing::TestParamInfo<GoldenPicture>& info) {
+  std::string name = info.param.file;
+  for (char& c : name) {
+    if (c == '.') c = '_';
+  }
+  return name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Files, GoldenPictures, testing::ValuesIn(golden_pictures()), test_name);
+
+TEST(GoldenPictureList, IsComplete) { EXPECT_EQ(golden_pictures().size(), 22u); }
+
+}  // namespace
+}  // namespace fovea

@@ -1,0 +1,202 @@
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "base/try.h"
+#include "skills/registry.h"
+#include "skills/text_collector.h"
+#include "skills/validation.h"
+
+namespace fovea::skills {
+namespace {
+
+int count_code_points(std::string_view utf8) {
+  return static_cast<int>(std::count_if(utf8.begin(), utf8.end(), [](char c) {
+    return (static_cast<unsigned char>(c) & 0xc0) != 0x80;
+  }));
+}
+
+/// Reasoning text, and the stretches of it that points belong to. A stretch ends at a grounding
+/// token or with the reasoning; it is reported when it has points.
+class ReasoningCollector {
+ public:
+  explicit ReasoningCollector(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+
+  void push_word(TokenId id) {
+    all_words_.push_back(id);
+    stretch_words_.push_back(id);
+  }
+
+  // Coordinates come in pairs, x first.
+  void push_coord(const SampledToken& sampled) {
+    if (!pending_x_) {
+      pending_x_ = sampled;
+      return;
+    }
+    stretch_points_.push_back(
+        {pending_x_->token.a, sampled.token.a,
+         std::sqrt(double{pending_x_->localisation} * double{sampled.localisation})});
+    pending_x_.reset();
+  }
+
+  void close_stretch() {
+    const int length = count_code_points(tokenizer_.decode(stretch_words_));
+    if (!stretch_points_.empty())
+      grounding_.push_back({offset_, offset_ + length, std::move(stretch_points_)});
+    offset_ += length;
+    stretch_words_.clear();
+    stretch_points_.clear();
+    pending_x_.reset();
+  }
+
+  Reasoning finish() {
+    close_stretch();
+    return {tokenizer_.decode(all_words_), std::move(grounding_)};
+  }
+
+ private:
+  const Tokenizer& tokenizer_;
+  std::vector<TokenId> all_words_;
+  std::vector<TokenId> stretch_words_;
+  std::vector<Point> stretch_points_;
+  std::optional<SampledToken> pending_x_;
+  std::vector<Grounding> grounding_;
+  int offset_ = 0;  // code points in the stretches closed so far
+};
+
+class QueryState final : public SkillState {
+ public:
+  QueryState(const SkillContext& context, const Request& request, std::vector<Token> prompt,
+             bool reasoning)
+      : context_(context),
+        prompt_(std::move(prompt)),
+        budget_(request.sampling.max_tokens.value_or(kDefaultMaxTokens)),
+        reasoning_(reasoning),
+        phase_(reasoning ? Phase::kReasoning : Phase::kAnswer),
+        reasoning_text_(context.tokenizer),
+        answer_(context.tokenizer, request.sampling.stop) {
+    if (context.compatibility.repeat_answer_token) forced_ = context.prompts.post_reasoning;
+  }
+
+  const std::vector<Token>& prompt() const override { return prompt_; }
+
+  int max_new_tokens() const override {
+    if (!separate_budgets()) return budget_;
+    return 2 * budget_ + static_cast<int>(forced_.size()) + 1;
+  }
+
+  TokenRule next_rule() const override {
+    const PromptConfig& prompts = context_.prompts;
+    using Slot = TokenRule::Slot;
+    switch (phase_) {
+      case Phase::kReasoning:
+        if (separate_budgets() && spent_ >= budget_)
+          return {.allowed = {&*prompts.answer, 1}, .suppressed = {}};
+        return {.allowed = {}, .suppressed = prompts.reasoning_suppressed, .slot = Slot::kById};
+      case Phase::kForced:
+        return {.allowed = {&forced_[next_forced_], 1}, .suppressed = {}, .slot = Slot::kNever};
+      case Phase::kAnswer:
+        break;
+    }
+    return {.allowed = {},
+            .suppressed = prompts.answer_suppressed,
+            .slot = context_.compatibility.embed_text_coordinates ? Slot::kById : Slot::kNever};
+  }
+
+  Progress consume(const SampledToken& sampled) override {
+    ++spent_;
+    switch (phase_) {
+      case Phase::kReasoning:
+        return consume_reasoning(sampled);
+      case Phase::kForced:
+        if (++next_forced_ == forced_.size()) begin_answer();
+        return Progress::kContinue;
+      case Phase::kAnswer:
+        break;
+    }
+    if (sampled.token.id == context_.prompts.eos) return Progress::kStop;
+    if (sampled.token.kind == Token::Kind::kText && answer_.push(sampled.token.id))
+      return Progress::kStop;
+    if (separate_budgets() && spent_ >= budget_) return Progress::kLength;
+    return Progress::kContinue;
+  }
+
+  std::string take_text() override { return answer_.take(); }
+
+  void finish(Response& response) override {
+    answer_.finish();
+    response.text = answer_.text();
+    if (reasoning_) response.reasoning = reasoning_text_.finish();
+  }
+
+  std::string take_rest() override { return answer_.take(); }
+
+ private:
+  enum class Phase { kReasoning, kForced, kAnswer };
+
+  bool separate_budgets() const {
+    return reasoning_ && context_.compatibility.separate_reasoning_budget;
+  }
+
+  void begin_answer() {
+    phase_ = Phase::kAnswer;
+    spent_ = 0;
+  }
+
+  Progress consume_reasoning(const SampledToken& sampled) {
+    const PromptConfig& prompts = context_.prompts;
+    const Token& token = sampled.token;
+    if (token.id == prompts.answer) {
+      reasoning_text_.close_stretch();
+      if (forced_.empty()) {
+        begin_answer();
+      } else {
+        phase_ = Phase::kForced;
+      }
+      return Progress::kContinue;
+    }
+    if (token.id == prompts.eos) return Progress::kStop;
+    if (token.id == prompts.start_ground_points || token.id == prompts.end_ground) {
+      reasoning_text_.close_stretch();
+    } else if (token.kind == Token::Kind::kCoord) {
+      reasoning_text_.push_coord(sampled);
+    } else if (token.kind == Token::Kind::kText) {
+      reasoning_text_.push_word(token.id);
+    }
+    return Progress::kContinue;
+  }
+
+  SkillContext context_;
+  std::vector<Token> prompt_;
+  int budget_;
+  bool reasoning_;
+  Phase phase_;
+  int spent_ = 0;  // tokens of this phase
+  std::vector<TokenId> forced_;
+  std::size_t next_forced_ = 0;
+  ReasoningCollector reasoning_text_;
+  TextCollector answer_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<SkillState>> make_query(const SkillContext& context, const Request& request,
+                                               const QueryRequest& query) {
+  const PromptConfig& prompts = context.prompts;
+  if (!prompts.query) return error(ErrorCode::kUnsupported, "this model cannot answer questions");
+  FOVEA_TRY(const std::string question, check_text("question", query.question));
+  FOVEA_TRY(const std::vector<Token> spatial, spatial_tokens(query.spatial_refs, request, prompts));
+  const bool reasoning = query.reasoning.value_or(prompts.reasoning_by_default);
+  if (reasoning && (prompts.reasoning_opener.empty() || !prompts.answer)) {
+    return error(ErrorCode::kUnsupported, "this model cannot reason before it answers");
+  }
+  std::vector<Token> prompt;
+  append_words(prompt, prompts.query->prefix);
+  prompt.insert(prompt.end(), spatial.begin(), spatial.end());
+  append_words(prompt, context.tokenizer.encode(question));
+  append_words(prompt, reasoning ? prompts.reasoning_opener : prompts.answer_opener);
+  return std::unique_ptr<SkillState>(
+      std::make_unique<QueryState>(context, request, std::move(prompt), reasoning));
+}
+
+}  // namespace fovea::skills

@@ -1,0 +1,23 @@
+#include "skills/registry.h"
+
+#include "base/try.h"
+#include "skills/validation.h"
+
+namespace fovea::skills {
+
+SkillFactory make_factory(const SkillContext& context) {
+  return [context](const Request& request) -> Result<std::unique_ptr<SkillState>> {
+    FOVEA_TRY_STATUS(check_sampling(request.sampling));
+    if (const auto* caption = std::get_if<CaptionRequest>(&request.skill)) {
+      return make_caption(context, request, *caption);
+    }
+    if (const auto* query = std::get_if<QueryRequest>(&request.skill))
+      return make_query(context, request, *query);
+    if (const auto* detect = std::get_if<DetectRequest>(&request.skill)) {
+      return make_detect(context, request, *detect);
+    }
+    return make_point(context, request, std::get<PointRequest>(request.skill));
+  };
+}
+
+}  // namespace fovea::skills

@@ -1,0 +1,11 @@
+# cmake -P tests/golden/unpack.cmake: unpacks the golden checkpoints beside their archive, once for each version of it.
+set(data ${CMAKE_CURRENT_LIST_DIR}/data)
+file(SHA256 ${data}/checkpoints.tar.xz hash)
+set(unpacked "")
+if(EXISTS ${data}/.unpacked)
+  file(READ ${data}/.unpacked unpacked)
+endif()
+if(NOT unpacked STREQUAL hash)
+  file(ARCHIVE_EXTRACT INPUT ${data}/checkpoints.tar.xz DESTINATION ${data})
+  file(WRITE ${data}/.unpacked ${hash})
+endif()

@@ -1,0 +1,8 @@
+// Any bytes given to the PNG decoder: it must answer with a picture of the promised size or an
+// error.
+#include "picture_fuzz.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  fovea::fuzz::decode_as(fovea::decode_png, data, size);
+  return 0;
+}

@@ -88,19 +88,19 @@ Status seek_first_frame(GifFileType* gif, int& transparent) {
   }
 }
 
-// Colours of all 256 indices, 3 bytes each: the frame's own map, else the file's, else grey.
-// Indices beyond the map are black.
+// Colours of all 256 indices, 3 bytes each: the frame's own map, else the file's. Indices beyond
+// the map are grey, as in Pillow.
 std::vector<std::uint8_t> palette_of(const GifFileType& gif) {
   const ColorMapObject* map = gif.Image.ColorMap != nullptr ? gif.Image.ColorMap : gif.SColorMap;
   std::vector<std::uint8_t> palette(3 * 256);
   for (int i = 0; i < 256; ++i) {
     std::uint8_t* color = palette.data() + 3 * i;
-    if (map == nullptr) {
-      std::memset(color, i, 3);
-    } else if (i < map->ColorCount) {
+    if (map != nullptr && i < map->ColorCount) {
       color[0] = map->Colors[i].Red;
       color[1] = map->Colors[i].Green;
       color[2] = map->Colors[i].Blue;
+    } else {
+      std::memset(color, i, 3);
     }
   }
   return palette;

@@ -59,6 +59,22 @@ bool read_header(PngSession& session) {
   return true;
 }
 
+// Gives indices beyond the palette the grey that they have in Pillow.
+bool complete_palette(PngSession& session) {
+  png_colorp colors = nullptr;
+  int num_colors = 0;
+  if (png_get_PLTE(session.png, session.info, &colors, &num_colors) == 0) return true;
+  png_color all[PNG_MAX_PALETTE_LENGTH];
+  const int num_indices = 1 << png_get_bit_depth(session.png, session.info);
+  for (int i = 0; i < num_indices; ++i) {
+    const auto grey = static_cast<png_byte>(i);
+    all[i] = i < num_colors ? colors[i] : png_color{grey, grey, grey};
+  }
+  if (setjmp(png_jmpbuf(session.png)) != 0) return false;
+  png_set_PLTE(session.png, session.info, all, num_indices);
+  return true;
+}
+
 // Fills pixels [height, width, 3], or [height, width] of big-endian 16-bit values for 16-bit grey.
 bool read_pixels(PngSession& session, bool grey16, unsigned char* pixels) {
   png_structp png = session.png;
@@ -124,8 +140,10 @@ Result<DecodedPicture> decode_png(std::span<const std::byte> bytes, const Decode
   const std::int64_t width = png_get_image_width(session.png, session.info);
   const std::int64_t height = png_get_image_height(session.png, session.info);
   FOVEA_TRY_STATUS(check_picture_size(width, height, options));
-  const bool grey16 = png_get_color_type(session.png, session.info) == PNG_COLOR_TYPE_GRAY &&
-                      png_get_bit_depth(session.png, session.info) == 16;
+  const int color_type = png_get_color_type(session.png, session.info);
+  if (color_type == PNG_COLOR_TYPE_PALETTE && !complete_palette(session)) return failure(session);
+  const bool grey16 =
+      color_type == PNG_COLOR_TYPE_GRAY && png_get_bit_depth(session.png, session.info) == 16;
 
   DecodedPicture picture;
   picture.image = blank_image(width, height);

@@ -22,7 +22,7 @@ double lanczos(double x) {
 }
 
 std::int32_t to_fixed(double weight) {
-  const double scaled = weight * (1 << PassWeights::kWeightBits);
+  const double scaled = weight * (1 << kWeightBits);
   return static_cast<std::int32_t>(scaled < 0 ? scaled - 0.5 : scaled + 0.5);
 }
 

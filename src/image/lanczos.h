@@ -4,23 +4,13 @@
 #include <cstdint>
 #include <vector>
 
-namespace fovea {
+#include "image/tap_pair.h"
 
-/// Two neighbouring taps of an output position, the unit in which the row kernels consume weights.
-/// `weight` holds them whole; `low` and `high` the same as 16 + 8 bits: weight == high * 65536 +
-/// low.
-struct TapPair {
-  std::int32_t weight[2];
-  std::int16_t low[2];
-  std::int8_t high[2];
-  std::int8_t unused[2];
-};
+namespace fovea {
 
 /// The weights of one resize pass: how each output position sums up input positions. Fixed point
 /// with kWeightBits fraction bits, bit for bit those of Pillow's LANCZOS filter.
 struct PassWeights {
-  static constexpr int kWeightBits = 22;
-
   int num_outputs = 0;
   int max_pairs = 0;           ///< Row length of `pairs`.
   std::vector<int> first;      ///< [num_outputs] first input position

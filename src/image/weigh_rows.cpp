@@ -3,10 +3,10 @@
 namespace fovea {
 namespace {
 
-constexpr std::int32_t kHalf = std::int32_t{1} << (PassWeights::kWeightBits - 1);
+constexpr std::int32_t kHalf = std::int32_t{1} << (kWeightBits - 1);
 
 std::uint8_t clip(std::int32_t sum) {
-  const std::int32_t value = sum >> PassWeights::kWeightBits;
+  const std::int32_t value = sum >> kWeightBits;
   return static_cast<std::uint8_t>(value < 0 ? 0 : value > 255 ? 255 : value);
 }
 
@@ -30,6 +30,16 @@ void weigh_rows_generic(const std::uint8_t* rows, std::ptrdiff_t stride, const T
   }
 }
 
-WeighRows best_weigh_rows() { return weigh_rows_generic; }
+WeighRows best_weigh_rows() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512bw")) return weigh_rows_avx512;
+  if (__builtin_cpu_supports("avx2")) return weigh_rows_avx2;
+  return weigh_rows_generic;
+#elif defined(__aarch64__)
+  return weigh_rows_neon;
+#else
+  return weigh_rows_generic;
+#endif
+}
 
 }  // namespace fovea

@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "image/lanczos.h"
+#include "image/tap_pair.h"
 
 namespace fovea {
 

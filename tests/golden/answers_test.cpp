@@ -95,7 +95,9 @@ void expect_answer(const json::object& golden, const Response& response) {
     EXPECT_EQ(expected, response.token_ids);
   }
   for (const char* field : {"text", "answer"}) {
-    if (const auto* text = golden.if_contains(field)) EXPECT_EQ(text->as_string(), response.text);
+    if (const auto* text = golden.if_contains(field)) {
+      EXPECT_EQ(text->as_string(), response.text);
+    }
   }
   if (const auto* objects = golden.if_contains("objects")) {
     ASSERT_EQ(objects->as_array().size(), response.boxes.size());

@@ -1,0 +1,236 @@
+#include <algorithm>
+
+#include "conformance/conformance.h"
+
+namespace fovea::conformance {
+namespace {
+
+class Attention : public ConformanceTest {
+ protected:
+  // Rows [begin, begin + count) of head `head` of a [rows, width] matrix.
+  static Doubles head_of(const Floats& matrix, std::int64_t width, std::int64_t begin,
+                         std::int64_t count, std::int64_t offset, std::int64_t head_dim) {
+    Doubles out;
+    for (std::int64_t r = begin; r < begin + count; ++r) {
+      for (std::int64_t d = 0; d < head_dim; ++d) {
+        out.push_back(
+            static_cast<double>(matrix[static_cast<std::size_t>(r * width + offset + d)]));
+      }
+    }
+    return out;
+  }
+
+  static void put_head(const Doubles& head, std::int64_t width, std::int64_t begin,
+                       std::int64_t offset, std::int64_t head_dim, Doubles& matrix) {
+    for (std::size_t i = 0; i < head.size(); ++i) {
+      const auto r = begin + static_cast<std::int64_t>(i) / head_dim;
+      const auto d = static_cast<std::int64_t>(i) % head_dim;
+      matrix[static_cast<std::size_t>(r * width + offset + d)] = head[i];
+    }
+  }
+
+  void check_self(std::int64_t crops, std::int64_t tokens, int heads, std::int64_t head_dim,
+                  float scale) {
+    const std::int64_t dim = heads * head_dim;
+    const Floats qkv = random_floats(crops * tokens * 3 * dim, 7, scale);
+    Doubles expected(static_cast<std::size_t>(crops * tokens * dim));
+    const std::vector<std::int64_t> visible(static_cast<std::size_t>(tokens), tokens);
+    for (std::int64_t crop = 0; crop < crops; ++crop) {
+      for (std::int64_t h = 0; h < heads; ++h) {
+        const auto part = [&](std::int64_t which) {
+          return head_of(qkv, 3 * dim, crop * tokens, tokens, which * dim + h * head_dim, head_dim);
+        };
+        put_head(reference::attention(part(0), part(1), part(2), visible, head_dim), dim,
+                 crop * tokens, h * head_dim, head_dim, expected);
+      }
+    }
+    const Guarded input = Guarded::of(qkv, {crops * tokens, 3 * dim});
+    const Guarded out(DType::kF32, {crops * tokens, dim});
+    ops().self_attention(stream(), input.view(), static_cast<int>(tokens), heads, out.view());
+    expect_close(out, expected, Tolerance::kAttention,
+                 std::to_string(tokens) + " tokens, heads of " + std::to_string(head_dim));
+    EXPECT_EQ(input.floats(), qkv) << "the input was changed";
+  }
+};
+
+TEST_P(Attention, SelfAttentionMatchesReference) {
+  check_self(1, 1, 2, 8, 1);
+  check_self(2, 9, 2, 24, 1);
+  check_self(1, 36, 3, 48, 1);
+  check_self(2, 100, 1, 64, 1);
+  check_self(1, 257, 2, 72, 1);
+  check_self(1, 300, 1, 80, 1);
+  check_self(1, 40, 1, 256, 1);
+}
+
+TEST_P(Attention, SelfAttentionOfAWholeCrop) { check_self(1, 729, 2, 72, 1); }
+
+TEST_P(Attention, SelfAttentionWithLargeScores) { check_self(1, 70, 2, 64, 6); }
+
+// One sequence of a step: `rows` new positions at the end of a context of `context`.
+struct Sequence {
+  std::int32_t rows, context, prefix;
+};
+
+struct Paged {
+  int heads, kv_heads, head_dim, page_size;
+  DType cache;
+};
+
+class PagedAttention : public Attention {
+ protected:
+  // Fills a cache through rope_and_store_kv (no rotation), then compares one step.
+  void check(const Paged& shape, const std::vector<Sequence>& sequences) {
+    const std::int64_t head_dim = shape.head_dim;
+    const std::int64_t width = (shape.heads + 2 * shape.kv_heads) * head_dim;
+    const std::int64_t out_width = shape.heads * head_dim;
+    const HeadLayout layout{shape.heads, shape.kv_heads, shape.head_dim, shape.page_size};
+    const auto count = static_cast<std::int64_t>(sequences.size());
+    std::int64_t max_pages = 0;
+    for (const Sequence& s : sequences) {
+      max_pages =
+          std::max<std::int64_t>(max_pages, (s.context + shape.page_size - 1) / shape.page_size);
+    }
+    // Physical pages in a scattered order, one of them never used.
+    const std::int64_t num_pages = count * max_pages + 1;
+    Ints table;
+    for (std::int64_t i = 0; i < count * max_pages; ++i) {
+      const std::int64_t step = num_pages % 7 != 0 ? 7 : (num_pages % 5 != 0 ? 5 : 1);
+      table.push_back(static_cast<std::int32_t>((i * step + 3) % num_pages));
+    }
+    const Shape pool{num_pages, shape.kv_heads, shape.page_size * head_dim};
+    const Guarded k_pages(shape.cache, pool);
+    const Guarded v_pages(shape.cache, pool);
+    const KvPages cache{k_pages.view(), v_pages.view()};
+
+    Ints starts = {0};
+    Ints contexts;
+    Ints prefixes;
+    Floats step_rows;
+    Doubles expected;
+    for (std::int64_t s = 0; s < count; ++s) {
+      const Sequence& sequence = sequences[static_cast<std::size_t>(s)];
+      Floats qkv = random_floats(sequence.context * width, 100 + static_cast<std::uint64_t>(s), 2);
+      if (shape.cache == DType::kBf16) qkv = rounded(qkv);
+      store(layout, qkv, sequence.context, table.data() + s * max_pages, cache);
+      starts.push_back(starts.back() + sequence.rows);
+      contexts.push_back(sequence.context);
+      prefixes.push_back(sequence.prefix);
+      const std::int64_t first = sequence.context - sequence.rows;
+      step_rows.insert(step_rows.end(), qkv.begin() + first * width, qkv.end());
+      append_expected(shape, sequence, qkv, expected);
+    }
+    const std::int64_t rows = starts.back();
+    const Guarded input = Guarded::of(step_rows, {rows, width});
+    const Guarded out(DType::kF32, {rows, out_width});
+    ops().paged_attention(stream(), input.view(), cache, layout,
+                          {.query_start = starts,
+                           .context_len = contexts,
+                           .prefix_len = prefixes,
+                           .page_table = table,
+                           .max_pages = max_pages},
+                          out.view());
+    expect_close(out, expected, Tolerance::kAttention,
+                 std::to_string(rows) + " rows, pages of " + std::to_string(shape.page_size) +
+                     ", heads of " + std::to_string(head_dim));
+    k_pages.check_guards();
+    v_pages.check_guards();
+  }
+
+ private:
+  void store(const HeadLayout& layout, const Floats& qkv, std::int64_t rows,
+             const std::int32_t* table, const KvPages& cache) {
+    Ints positions;
+    Ints slots;
+    for (std::int32_t i = 0; i < rows; ++i) {
+      positions.push_back(i);
+      slots.push_back(table[i / layout.page_size] * layout.page_size + i % layout.page_size);
+    }
+    Floats identity;
+    for (std::int64_t i = 0; i < rows; ++i) identity.insert(identity.end(), {1.0f, 0.0f});
+    const std::int64_t width =
+        std::int64_t{layout.num_heads + 2 * layout.num_kv_heads} * layout.head_dim;
+    const Guarded rope = Guarded::of(identity, {rows, 1, 2});
+    const Guarded copy = Guarded::of(qkv, {rows, width});
+    const Guarded at = Guarded::of(positions, {rows});
+    const Guarded to = Guarded::of(slots, {rows});
+    ops().rope_and_store_kv(stream(), rope.view(), at.view(), to.view(), layout, copy.view(),
+                            cache);
+  }
+
+  static void append_expected(const Paged& shape, const Sequence& sequence, const Floats& qkv,
+                              Doubles& expected) {
+    const std::int64_t head_dim = shape.head_dim;
+    const std::int64_t width = (shape.heads + 2 * shape.kv_heads) * head_dim;
+    const std::int64_t first = sequence.context - sequence.rows;
+    Doubles out(static_cast<std::size_t>(sequence.rows * shape.heads * head_dim));
+    std::vector<std::int64_t> visible;
+    for (std::int64_t i = first; i < sequence.context; ++i) {
+      visible.push_back(i < sequence.prefix ? std::max<std::int64_t>(sequence.prefix, i + 1)
+                                            : i + 1);
+    }
+    for (std::int64_t h = 0; h < shape.heads; ++h) {
+      const std::int64_t kv_head = h * shape.kv_heads / shape.heads;
+      const Doubles q = head_of(qkv, width, first, sequence.rows, h * head_dim, head_dim);
+      const Doubles k =
+          head_of(qkv, width, 0, sequence.context, (shape.heads + kv_head) * head_dim, head_dim);
+      const Doubles v = head_of(qkv, width, 0, sequence.context,
+                                (shape.heads + shape.kv_heads + kv_head) * head_dim, head_dim);
+      put_head(reference::attention(q, k, v, visible, head_dim), shape.heads * head_dim, 0,
+               h * head_dim, head_dim, out);
+    }
+    expected.insert(expected.end(), out.begin(), out.end());
+  }
+};
+
+TEST_P(PagedAttention, PromptWithImagePrefixThenText) {
+  check({2, 2, 64, 16, DType::kF32}, {{50, 50, 37}});
+  check({2, 2, 24, 16, DType::kF32}, {{300, 300, 270}});
+}
+
+TEST_P(PagedAttention, CausalPromptAndLaterChunk) {
+  check({2, 2, 64, 16, DType::kF32}, {{41, 41, 0}});
+  check({3, 3, 72, 16, DType::kF32}, {{20, 333, 300}});
+}
+
+TEST_P(PagedAttention, DecodesOneRow) {
+  check({4, 4, 64, 16, DType::kF32}, {{1, 1, 0}});
+  check({4, 4, 64, 16, DType::kF32}, {{1, 775, 730}});
+  check({4, 4, 72, 16, DType::kF32}, {{1, 17, 0}});
+}
+
+TEST_P(PagedAttention, SplitsTheContextWhenHeadsAreFew) {
+  check({1, 1, 64, 16, DType::kF32}, {{1, 1500, 730}});
+  check({1, 1, 48, 16, DType::kF32}, {{2, 900, 0}});
+}
+
+TEST_P(PagedAttention, QueriesShareKeyValueHeads) {
+  check({4, 2, 64, 16, DType::kF32}, {{30, 45, 0}});
+  check({6, 2, 48, 16, DType::kF32}, {{1, 100, 50}});
+}
+
+TEST_P(PagedAttention, MixedBatch) {
+  check({2, 2, 64, 16, DType::kF32},
+        {{1, 33, 0}, {40, 40, 30}, {1, 800, 730}, {3, 64, 0}, {12, 500, 490}});
+}
+
+TEST_P(PagedAttention, EveryPageSizeAndHeadSize) {
+  for (const int page_size : {8, 16, 24, 40, 64}) {
+    for (const int head_dim : {8, 24, 48, 64, 72, 128, 256}) {
+      check({2, 1, head_dim, page_size, DType::kF32}, {{1, 77, 0}, {9, 61, 20}});
+    }
+  }
+}
+
+TEST_P(PagedAttention, Bf16PagesHoldRoundedValues) {
+  for (const int page_size : {8, 16, 40}) {
+    check({2, 2, 64, page_size, DType::kBf16}, {{1, 90, 0}, {30, 70, 50}});
+    check({2, 1, 72, page_size, DType::kBf16}, {{1, 90, 0}, {30, 70, 50}});
+  }
+}
+
+FOVEA_CONFORMANCE(Attention);
+FOVEA_CONFORMANCE(PagedAttention);
+
+}  // namespace
+}  // namespace fovea::conformance

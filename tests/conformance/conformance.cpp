@@ -1,0 +1,129 @@
+#include "conformance/conformance.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "backend/registry.h"
+#include "tensor/half.h"
+
+namespace fovea::conformance {
+namespace {
+
+constexpr std::size_t kGuardBytes = 256;
+constexpr std::byte kPoison{0xff};
+
+// SplitMix64: the same numbers on every platform.
+std::uint64_t next(std::uint64_t& state) {
+  std::uint64_t z = state += 0x9e3779b97f4a7c15ull;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+  return z ^ (z >> 31);
+}
+
+}  // namespace
+
+std::vector<Target> targets() {
+  std::vector<Target> found;
+  for (const char* isa : {"generic", "avx2", "avx512", "avx512_bf16", "neon", "neon_bf16"}) {
+    if (create_device("cpu", {.num_threads = 1, .cpu_isa = isa}).ok()) found.push_back({isa, 3});
+  }
+  found.push_back({found.back().isa, 1});
+  return found;
+}
+
+void ConformanceTest::SetUp() {
+  auto device =
+      create_device("cpu", {.num_threads = GetParam().num_threads, .cpu_isa = GetParam().isa});
+  ASSERT_TRUE(device.ok()) << device.error().message;
+  device_ = std::move(device).value();
+  auto stream = device_->make_stream();
+  ASSERT_TRUE(stream.ok());
+  stream_ = std::move(stream).value();
+}
+
+Guarded::Guarded(DType dtype, Shape shape) : Guarded(dtype, shape, nullptr) {}
+
+Guarded::Guarded(DType dtype, Shape shape, const void* data) : view_{dtype, shape, nullptr} {
+  const std::size_t size = view_.size_bytes();
+  memory_ = std::make_shared<std::vector<std::byte>>(size + 2 * kGuardBytes, kPoison);
+  view_.data = memory_->data() + kGuardBytes;
+  if (data != nullptr && size > 0) std::memcpy(view_.data, data, size);
+}
+
+Guarded Guarded::of(const Floats& values, Shape shape) {
+  return Guarded(DType::kF32, shape, values.data());
+}
+Guarded Guarded::of(const Ints& values, Shape shape) {
+  return Guarded(DType::kI32, shape, values.data());
+}
+Guarded Guarded::of(const std::vector<std::uint8_t>& values, Shape shape) {
+  return Guarded(DType::kU8, shape, values.data());
+}
+Guarded Guarded::bf16_of(const Floats& values, Shape shape) {
+  std::vector<std::uint16_t> bits;
+  for (const float value : values) bits.push_back(f32_to_bf16(value));
+  return Guarded(DType::kBf16, shape, bits.data());
+}
+
+Floats Guarded::floats() const {
+  const float* begin = view_.as<float>();
+  return Floats(begin, begin + view_.num_elements());
+}
+Ints Guarded::ints() const {
+  const std::int32_t* begin = view_.as<std::int32_t>();
+  return Ints(begin, begin + view_.num_elements());
+}
+
+void Guarded::check_guards() const {
+  const auto intact = [](auto first, auto last) {
+    return std::all_of(first, last, [](std::byte b) { return b == kPoison; });
+  };
+  EXPECT_TRUE(intact(memory_->begin(), memory_->begin() + kGuardBytes)) << "written before";
+  EXPECT_TRUE(intact(memory_->end() - kGuardBytes, memory_->end())) << "written past the end";
+}
+
+Floats random_floats(std::int64_t count, std::uint64_t seed, float scale) {
+  Floats values;
+  std::uint64_t state = seed;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto unit = static_cast<float>(next(state) >> 40) * 0x1p-23f - 1.0f;
+    values.push_back(unit * scale);
+  }
+  return values;
+}
+
+Ints random_ints(std::int64_t count, std::int32_t below, std::uint64_t seed) {
+  Ints values;
+  std::uint64_t state = seed;
+  for (std::int64_t i = 0; i < count; ++i) {
+    values.push_back(static_cast<std::int32_t>(next(state) % static_cast<std::uint64_t>(below)));
+  }
+  return values;
+}
+
+Floats rounded(Floats values) {
+  for (float& value : values) value = round_to_bf16(value);
+  return values;
+}
+
+Doubles widened(const Floats& values) { return Doubles(values.begin(), values.end()); }
+
+void expect_close(const Guarded& actual, const Doubles& expected, double tolerance,
+                  const std::string& what) {
+  const Floats values = actual.floats();
+  ASSERT_EQ(values.size(), expected.size()) << what;
+  double largest = 0;
+  for (const double value : expected) largest = std::max(largest, std::fabs(value));
+  double worst = 0;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    ASSERT_FALSE(std::isnan(values[i])) << what << ": element " << i << " of " << values.size();
+    const double difference = std::fabs(static_cast<double>(values[i]) - expected[i]);
+    if (difference > worst) worst = difference;
+    ASSERT_LE(difference, tolerance * largest)
+        << what << ": element " << i << " is " << values[i] << ", not " << expected[i];
+  }
+  actual.check_guards();
+}
+
+}  // namespace fovea::conformance

@@ -1,0 +1,237 @@
+#include <cmath>
+#include <limits>
+
+#include "conformance/conformance.h"
+#include "tensor/half.h"
+
+namespace fovea::conformance {
+namespace {
+
+struct Size {
+  std::int64_t m, n, k;
+};
+
+// Rows on both sides of every kernel's limits; columns and depths that fill no panel or slice.
+const std::vector<Size> kSizes = {{1, 7, 1},      {1, 100, 588},  {2, 33, 130},   {3, 16, 257},
+                                  {4, 65, 514},   {7, 48, 1024},  {16, 40, 513},  {17, 31, 33},
+                                  {25, 130, 588}, {64, 100, 255}, {150, 17, 300}, {301, 803, 64}};
+
+std::string name_of(const Size& size, std::string_view storage) {
+  return std::to_string(size.m) + " x " + std::to_string(size.n) + " x " + std::to_string(size.k) +
+         " " + std::string(storage);
+}
+
+// Codes without NaN, and what they mean.
+struct Codes {
+  std::vector<std::uint8_t> bits;
+  Floats values;
+};
+Codes random_codes(std::int64_t count, std::uint64_t seed) {
+  Codes codes;
+  for (const std::int32_t code : random_ints(count, 256, seed)) {
+    const auto bits = static_cast<std::uint8_t>((code & 0x7f) == 0x7f ? code & 0x80 : code);
+    codes.bits.push_back(bits);
+    codes.values.push_back(f8e4m3_to_f32(bits));
+  }
+  return codes;
+}
+
+class Linear : public ConformanceTest {
+ protected:
+  std::unique_ptr<const Matrix> pack(const MatrixSource& source, DType storage) {
+    auto matrix = ops().pack(source, storage);
+    EXPECT_TRUE(matrix.ok());
+    return matrix.ok() ? std::move(matrix).value() : nullptr;
+  }
+
+  // The tolerance, and x as the kernel sees it.
+  double adjust(DType storage, std::int64_t m, Floats& x) const {
+    if (!rounds_activations() || storage != DType::kBf16 || m <= 16) return Tolerance::kSum;
+    x = rounded(x);
+    return Tolerance::kBf16Dot;
+  }
+};
+
+TEST_P(Linear, MatchesReferenceForEveryStorage) {
+  for (const Size& size : kSizes) {
+    const Floats x = random_floats(size.m * size.k, 1);
+    const Floats w = random_floats(size.n * size.k, 2);
+    const Floats bias = random_floats(size.n, 3);
+    const Codes codes = random_codes(size.n * size.k, 4);
+    const Floats scale = random_floats(size.n, 5, 0.01f);
+    for (const DType storage : {DType::kF32, DType::kBf16, DType::kF8E4M3}) {
+      const bool f8 = storage == DType::kF8E4M3;
+      Guarded source =
+          f8 ? Guarded::of(codes.bits, {size.n, size.k}) : Guarded::of(w, {size.n, size.k});
+      TensorView weight = source.view();
+      if (f8) weight.dtype = DType::kF8E4M3;
+      const Guarded scale_tensor = Guarded::of(scale, {size.n});
+      const auto matrix = pack({weight, f8 ? scale_tensor.view() : TensorView{}}, storage);
+      ASSERT_NE(matrix, nullptr);
+      EXPECT_EQ(matrix->rows(), size.n);
+      EXPECT_EQ(matrix->cols(), size.k);
+      const Guarded x_tensor = Guarded::of(x, {size.m, size.k});
+      const Guarded bias_tensor = Guarded::of(bias, {size.n});
+      const Guarded y(DType::kF32, {size.m, size.n});
+      ops().linear(stream(), {.x = x_tensor.view(),
+                              .weight = matrix.get(),
+                              .bias = bias_tensor.view(),
+                              .add = {},
+                              .y = y.view()});
+      Floats seen = x;
+      const double tolerance = adjust(storage, size.m, seen);
+      const Floats& used = f8 ? codes.values : storage == DType::kBf16 ? rounded(w) : w;
+      expect_close(
+          y, reference::linear(seen, used, f8 ? scale : Floats{}, bias, size.m, size.n, size.k),
+          tolerance, name_of(size, dtype_name(storage)));
+    }
+  }
+}
+
+TEST_P(Linear, FusesActivationAndAdd) {
+  for (const Size size : {Size{6, 50, 70}, Size{60, 90, 70}}) {
+    const Floats x = random_floats(size.m * size.k, 11);
+    const Floats w = random_floats(size.n * size.k, 12);
+    const Guarded x_tensor = Guarded::of(x, {size.m, size.k});
+    const Guarded w_tensor = Guarded::of(w, {size.n, size.k});
+    const auto matrix = pack({w_tensor.view(), {}}, DType::kF32);
+    const Doubles plain = reference::linear(x, w, {}, {}, size.m, size.n, size.k);
+    for (const std::int64_t period : {std::int64_t{1}, std::int64_t{3}, size.m}) {
+      const Floats add = random_floats(period * size.n, 13);
+      const Guarded add_tensor = Guarded::of(add, {period, size.n});
+      for (const Activation activation :
+           {Activation::kNone, Activation::kGeluTanh, Activation::kGeluErf}) {
+        Doubles expected = plain;
+        for (std::size_t i = 0; i < expected.size(); ++i) {
+          if (activation == Activation::kGeluTanh) expected[i] = reference::gelu_tanh(plain[i]);
+          if (activation == Activation::kGeluErf) expected[i] = reference::gelu_erf(plain[i]);
+          expected[i] += static_cast<double>(add[i % add.size()]);
+        }
+        const Guarded y(DType::kF32, {size.m, size.n});
+        ops().linear(stream(), {.x = x_tensor.view(),
+                                .weight = matrix.get(),
+                                .bias = {},
+                                .activation = activation,
+                                .add = add_tensor.view(),
+                                .y = y.view()});
+        expect_close(y, expected, Tolerance::kSum, name_of(size, "fused"));
+      }
+    }
+  }
+}
+
+TEST_P(Linear, AddsToItsOwnOutput) {
+  for (const Size size : {Size{5, 40, 600}, Size{40, 70, 600}}) {
+    const Floats x = random_floats(size.m * size.k, 21);
+    const Floats w = random_floats(size.n * size.k, 22);
+    const Floats residual = random_floats(size.m * size.n, 23);
+    const Guarded x_tensor = Guarded::of(x, {size.m, size.k});
+    const Guarded w_tensor = Guarded::of(w, {size.n, size.k});
+    const auto matrix = pack({w_tensor.view(), {}}, DType::kF32);
+    const Guarded y = Guarded::of(residual, {size.m, size.n});
+    ops().linear(
+        stream(),
+        {.x = x_tensor.view(), .weight = matrix.get(), .bias = {}, .add = y.view(), .y = y.view()});
+    Doubles expected = reference::linear(x, w, {}, {}, size.m, size.n, size.k);
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      expected[i] += static_cast<double>(residual[i]);
+    }
+    expect_close(y, expected, Tolerance::kSum, name_of(size, "residual"));
+  }
+}
+
+TEST_P(Linear, PacksEverySourceIntoEveryStorage) {
+  const Size size{20, 37, 75};
+  const Floats x = rounded(random_floats(size.m * size.k, 31));
+  const Codes codes = random_codes(size.n * size.k, 32);
+  const Floats scale = random_floats(size.n, 33);
+  std::vector<std::uint16_t> halves;  // the same values as f16: e4m3 fits
+  for (const float value : codes.values) {
+    const auto bits = std::bit_cast<std::uint32_t>(value);
+    const int exponent = static_cast<int>((bits >> 23) & 0xff) - 127 + 15;
+    const std::uint32_t sign = (bits >> 16) & 0x8000u;
+    const std::uint32_t magnitude =
+        value == 0 ? 0 : (static_cast<std::uint32_t>(exponent) << 10) | ((bits >> 13) & 0x3ffu);
+    halves.push_back(static_cast<std::uint16_t>(sign | magnitude));
+  }
+  const Guarded f32 = Guarded::of(codes.values, {size.n, size.k});
+  const Guarded bf16 = Guarded::bf16_of(codes.values, {size.n, size.k});
+  TensorView f16{DType::kF16, {size.n, size.k}, reinterpret_cast<std::byte*>(halves.data())};
+  const Guarded f8_bits = Guarded::of(codes.bits, {size.n, size.k});
+  TensorView f8 = f8_bits.view();
+  f8.dtype = DType::kF8E4M3;
+  const Guarded scale_tensor = Guarded::of(scale, {size.n});
+  const Guarded x_tensor = Guarded::of(x, {size.m, size.k});
+  const Doubles expected = reference::linear(x, codes.values, scale, {}, size.m, size.n, size.k);
+  for (const TensorView& source : {f32.view(), bf16.view(), f16, f8}) {
+    for (const DType storage : {DType::kF32, DType::kBf16, DType::kF8E4M3}) {
+      const auto matrix = pack({source, scale_tensor.view()}, storage);
+      ASSERT_NE(matrix, nullptr);
+      const Guarded y(DType::kF32, {size.m, size.n});
+      ops().linear(
+          stream(),
+          {.x = x_tensor.view(), .weight = matrix.get(), .bias = {}, .add = {}, .y = y.view()});
+      // Every value is an e4m3 number; only requantising to another step loses anything.
+      const bool requantised = storage == DType::kF8E4M3 && source.dtype != DType::kF8E4M3;
+      const double tolerance = requantised            ? 0.05
+                               : rounds_activations() ? Tolerance::kBf16Dot
+                                                      : Tolerance::kSum;
+      expect_close(
+          y, expected, tolerance,
+          std::string(dtype_name(source.dtype)) + " to " + std::string(dtype_name(storage)));
+    }
+  }
+}
+
+TEST_P(Linear, MultipliesEveryCodeExactly) {
+  std::vector<std::uint8_t> all(256);
+  for (std::size_t i = 0; i < all.size(); ++i) all[i] = static_cast<std::uint8_t>(i);
+  const Guarded source = Guarded::of(all, {256, 1});
+  TensorView weight = source.view();
+  weight.dtype = DType::kF8E4M3;
+  const auto matrix = pack({weight, {}}, DType::kF8E4M3);
+  for (const std::int64_t m : {1, 18}) {
+    const Guarded x = Guarded::of(Floats(static_cast<std::size_t>(m), 1.0f), {m, 1});
+    const Guarded y(DType::kF32, {m, 256});
+    ops().linear(stream(),
+                 {.x = x.view(), .weight = matrix.get(), .bias = {}, .add = {}, .y = y.view()});
+    const Floats values = y.floats();
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const float expected = f8e4m3_to_f32(static_cast<std::uint8_t>(i % 256));
+      if (std::isnan(expected)) {
+        EXPECT_TRUE(std::isnan(values[i])) << "code " << i % 256;
+      } else {
+        EXPECT_EQ(values[i], expected) << "code " << i % 256;
+      }
+    }
+  }
+}
+
+TEST_P(Linear, GivesTheSameBitsEachTime) {
+  const Size size{40, 200, 700};
+  const Guarded x = Guarded::of(random_floats(size.m * size.k, 41), {size.m, size.k});
+  const Guarded w = Guarded::of(random_floats(size.n * size.k, 42), {size.n, size.k});
+  const auto matrix = pack({w.view(), {}}, DType::kBf16);
+  Floats first;
+  for (int round = 0; round < 5; ++round) {
+    const Guarded y(DType::kF32, {size.m, size.n});
+    ops().linear(stream(),
+                 {.x = x.view(), .weight = matrix.get(), .bias = {}, .add = {}, .y = y.view()});
+    if (round == 0) first = y.floats();
+    EXPECT_EQ(y.floats(), first);
+  }
+}
+
+TEST_P(Linear, RefusesTypesItCannotStore) {
+  const Guarded w = Guarded::of(random_floats(64, 51), {8, 8});
+  for (const DType storage : {DType::kF16, DType::kI32, DType::kU8}) {
+    auto matrix = ops().pack({w.view(), {}}, storage);
+    ASSERT_FALSE(matrix.ok());
+    EXPECT_EQ(matrix.error().code, ErrorCode::kUnsupported);
+  }
+}
+
+FOVEA_CONFORMANCE(Linear);
+
+}  // namespace
+}  // namespace fovea::conformance

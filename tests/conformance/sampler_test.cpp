@@ -1,0 +1,271 @@
+#include "backend/cpu/sampler.h"
+
+#include <cmath>
+#include <limits>
+
+#include "conformance/conformance.h"
+
+namespace fovea::conformance {
+namespace {
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+class Sampler : public ConformanceTest {
+ protected:
+  struct Answer {
+    Ints ids;
+    Floats logprobs;
+  };
+
+  Answer sample(const Floats& logits, const std::vector<SamplingRow>& rows,
+                const Ints& masks = {}) {
+    const auto count = static_cast<std::int64_t>(rows.size());
+    const auto vocab = static_cast<std::int64_t>(logits.size()) / count;
+    const Guarded input = Guarded::of(logits, {count, vocab});
+    const Guarded ids(DType::kI32, {count});
+    const Guarded logprobs(DType::kF32, {count});
+    ops().sample(stream(), {input.view(), rows, masks, ids.view(), logprobs.view()});
+    ids.check_guards();
+    logprobs.check_guards();
+    return {ids.ints(), logprobs.floats()};
+  }
+
+  // How often each word of `logits` is drawn at `draws` positions.
+  std::vector<int> histogram(const Floats& logits, SamplingRow row, int draws,
+                             const Ints& masks = {}) {
+    std::vector<int> counts(logits.size());
+    for (int position = 0; position < draws; ++position) {
+      row.position = static_cast<std::uint64_t>(position);
+      ++counts[static_cast<std::size_t>(sample(logits, {row}, masks).ids[0])];
+    }
+    return counts;
+  }
+
+  // Pearson's statistic against `p`; words of probability 0 must not be drawn.
+  static double chi_square(const std::vector<int>& counts, const Doubles& p) {
+    double draws = 0;
+    for (const int count : counts) draws += count;
+    double statistic = 0;
+    for (std::size_t i = 0; i < p.size(); ++i) {
+      if (p[i] == 0) {
+        EXPECT_EQ(counts[i], 0) << "word " << i;
+      } else {
+        statistic += std::pow(counts[i] - draws * p[i], 2) / (draws * p[i]);
+      }
+    }
+    return statistic;
+  }
+};
+
+// Probabilities 0.4, 0.3, 0.2, 0.1 in a scrambled order.
+const Floats kFour = {std::log(0.2f), std::log(0.4f), std::log(0.1f), std::log(0.3f)};
+
+TEST_P(Sampler, GreedyTakesTheLowestOfEqualLogits) {
+  Floats logits = random_floats(3 * 5000, 1, 5);
+  logits[77] = logits[4000] = 20;
+  const Answer answer = sample(logits, {{}, {}, {}});
+  for (std::size_t r = 0; r < 3; ++r) {
+    const std::span<const float> row(logits.data() + r * 5000, 5000);
+    const auto best = std::max_element(row.begin(), row.end()) - row.begin();
+    EXPECT_EQ(answer.ids[r], best);
+    EXPECT_NEAR(answer.logprobs[r],
+                std::log(reference::softmax(row)[static_cast<std::size_t>(best)]), 2e-6);
+  }
+  EXPECT_EQ(answer.ids[0], 77);
+}
+
+TEST_P(Sampler, MasksComeFirst) {
+  const Floats logits = {5, 9, 7, 8, 1, 6};
+  const Ints masks = {4, 2, 0, 2, 1, 3};  // allowed 4 2 0, then suppressed 2, then 1 3
+  SamplingRow row;
+  row.allowed_count = 3;
+  EXPECT_EQ(sample(logits, {row}, masks).ids[0], 2);
+  row.suppressed_begin = 3;
+  row.suppressed_count = 1;  // even though it is allowed
+  Answer answer = sample(logits, {row}, masks);
+  EXPECT_EQ(answer.ids[0], 0);
+  EXPECT_NEAR(answer.logprobs[0], -std::log(1 + std::exp(-4.0)), 2e-6);
+  SamplingRow suppressed;
+  suppressed.suppressed_begin = 4;
+  suppressed.suppressed_count = 2;
+  answer = sample(logits, {suppressed}, masks);
+  EXPECT_EQ(answer.ids[0], 2);
+  EXPECT_NEAR(answer.logprobs[0], -std::log(1 + std::exp(-1.0) + std::exp(-2.0) + std::exp(-6.0)),
+              2e-6);
+}
+
+TEST_P(Sampler, DrawsFollowTheSoftmax) {
+  for (const float temperature : {1.0f, 0.5f, 2.0f}) {
+    SamplingRow row;
+    row.temperature = temperature;
+    row.seed = 42;
+    const auto counts = histogram(kFour, row, 20000);
+    // 3 degrees of freedom: above 16.3 once in a thousand seeds.
+    EXPECT_LT(chi_square(counts, reference::softmax(kFour, static_cast<double>(temperature))),
+              16.3);
+  }
+}
+
+TEST_P(Sampler, DrawsOverManyWordsFollowTheSoftmax) {
+  const Floats logits = random_floats(101, 3, 2);
+  SamplingRow row;
+  row.temperature = 1;
+  row.seed = 7;
+  // 100 degrees of freedom: above 149.4 once in a thousand seeds.
+  EXPECT_LT(chi_square(histogram(logits, row, 30000), reference::softmax(logits)), 149.4);
+}
+
+TEST_P(Sampler, TopPDropsAWordWhenTheMassBeforeItExceedsTheLimit) {
+  SamplingRow row;
+  row.temperature = 1;
+  row.seed = 3;
+  row.top_p = 0.39f;  // 0 <= 0.39: the first stays; 0.4 > 0.39: the second goes
+  EXPECT_EQ(chi_square(histogram(kFour, row, 200), {0, 1, 0, 0}), 0);
+  row.top_p = 0.41f;  // 0.4 <= 0.41: the second stays; 0.7 goes
+  EXPECT_LT(chi_square(histogram(kFour, row, 20000), {0, 4 / 7.0, 0, 3 / 7.0}), 10.9);
+  row.top_p = 0.0f;
+  EXPECT_EQ(chi_square(histogram(kFour, row, 200), {0, 1, 0, 0}), 0);
+  row.top_p = 1.0f;
+  EXPECT_LT(chi_square(histogram(kFour, row, 20000), {0.2, 0.4, 0.1, 0.3}), 16.3);
+}
+
+TEST_P(Sampler, TopPOverManyWordsMatchesASortedScan) {
+  const Floats logits = random_floats(3000, 5, 6);
+  SamplingRow row;
+  row.temperature = 1.3f;
+  row.top_p = 0.9f;
+  row.seed = 11;
+  const Doubles p = reference::softmax(logits, 1.3);
+  std::vector<std::size_t> order(p.size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::sort(order.begin(), order.end(), [&](auto a, auto b) { return p[a] > p[b]; });
+  std::vector<bool> kept(p.size());
+  double before = 0;
+  for (const std::size_t i : order) {
+    if (before > 0.9) break;
+    kept[i] = true;
+    before += p[i];
+  }
+  const auto counts = histogram(logits, row, 3000);
+  for (std::size_t i = 0; i < p.size(); ++i) {
+    if (!kept[i]) {
+      EXPECT_EQ(counts[i], 0) << "word " << i;
+    }
+  }
+}
+
+TEST_P(Sampler, TopKKeepsTheLowestIdsOfEqualWords) {
+  SamplingRow row;
+  row.temperature = 1;
+  row.seed = 5;
+  row.top_k = 1;
+  EXPECT_EQ(chi_square(histogram(kFour, row, 100), {0, 1, 0, 0}), 0);
+  row.top_k = 3;
+  EXPECT_LT(chi_square(histogram(kFour, row, 20000), {2 / 9.0, 4 / 9.0, 0, 3 / 9.0}), 13.9);
+  row.top_k = 99;
+  EXPECT_LT(chi_square(histogram(kFour, row, 20000), {0.2, 0.4, 0.1, 0.3}), 16.3);
+  row.top_k = 2;
+  EXPECT_LT(chi_square(histogram({1, 1, 1, 1}, row, 20000), {0.5, 0.5, 0, 0}), 10.9);
+}
+
+TEST_P(Sampler, TopPCountsTheMassThatTopKLeft) {
+  SamplingRow row;
+  row.temperature = 1;
+  row.seed = 6;
+  row.top_k = 2;     // 0.4 and 0.3 become 4/7 and 3/7
+  row.top_p = 0.5f;  // 4/7 > 0.5: only the first is left
+  EXPECT_EQ(chi_square(histogram(kFour, row, 200), {0, 1, 0, 0}), 0);
+}
+
+TEST_P(Sampler, MinPIsRelativeToTheLikeliestWord) {
+  SamplingRow row;
+  row.temperature = 1;
+  row.seed = 8;
+  row.min_p = 0.49f;  // 0.2 of 0.4 stays, 0.1 goes
+  EXPECT_LT(chi_square(histogram(kFour, row, 20000), {2 / 9.0, 4 / 9.0, 0, 3 / 9.0}), 13.9);
+  row.min_p = 5;
+  EXPECT_EQ(chi_square(histogram(kFour, row, 100), {0, 1, 0, 0}), 0);
+}
+
+TEST_P(Sampler, AllowedListIsDrawnFromAlone) {
+  SamplingRow row;
+  row.temperature = 1;
+  row.seed = 9;
+  row.allowed_count = 3;
+  const Ints masks = {3, 2, 3};  // a repeated id counts once
+  EXPECT_LT(chi_square(histogram(kFour, row, 20000, masks), {0, 0, 0.25, 0.75}), 10.9);
+}
+
+TEST_P(Sampler, EqualSeedsDrawEqually) {
+  const Floats logits = random_floats(500, 12, 3);
+  std::vector<Ints> runs;
+  for (const std::uint64_t seed : {1u, 1u, 2u}) {
+    Ints ids;
+    for (std::uint64_t position = 0; position < 50; ++position) {
+      SamplingRow row;
+      row.temperature = 1;
+      row.seed = seed;
+      row.position = position;
+      ids.push_back(sample(logits, {row}).ids[0]);
+    }
+    runs.push_back(ids);
+  }
+  EXPECT_EQ(runs[0], runs[1]);
+  EXPECT_NE(runs[0], runs[2]);
+}
+
+TEST_P(Sampler, RowsDoNotDependOnTheirNeighbours) {
+  const Floats logits = random_floats(300, 13, 3);
+  Floats twice = logits;
+  twice.insert(twice.end(), logits.begin(), logits.end());
+  SamplingRow row;
+  row.temperature = 0.9f;
+  row.seed = 21;
+  row.position = 4;
+  SamplingRow other;
+  const Answer alone = sample(logits, {row});
+  const Answer pair = sample(twice, {other, row});
+  EXPECT_EQ(pair.ids[1], alone.ids[0]);
+  EXPECT_EQ(pair.logprobs[1], alone.logprobs[0]);
+}
+
+TEST_P(Sampler, LogprobIsAtTemperatureOne) {
+  SamplingRow row;
+  row.temperature = 3;
+  row.top_k = 2;
+  row.seed = 1;
+  const Answer answer = sample(kFour, {row});
+  EXPECT_NEAR(answer.logprobs[0], kFour[static_cast<std::size_t>(answer.ids[0])], 1e-6);
+}
+
+TEST_P(Sampler, NanLosesAndNothingCrashes) {
+  SamplingRow warm;
+  warm.temperature = 1;
+  warm.top_p = 0.9f;
+  for (const SamplingRow& row : {SamplingRow{}, warm}) {
+    EXPECT_EQ(sample({kNan, 1, kNan}, {row}).ids[0], 1);
+    EXPECT_EQ(sample({kNan, kNan, kNan}, {row}).ids[0], 0);
+    EXPECT_EQ(sample({-kInfinity, -kInfinity}, {row}).ids[0], 0);
+    EXPECT_EQ(sample({1, kInfinity, kInfinity}, {row}).ids[0], 1);
+    SamplingRow allowed = row;
+    allowed.allowed_count = 2;
+    EXPECT_EQ(sample({5, kNan, kNan}, {allowed}, {2, 1}).ids[0], 1);
+    SamplingRow none = row;
+    none.suppressed_count = 2;
+    const Answer answer = sample({5, 6}, {none}, {0, 1});
+    EXPECT_EQ(answer.ids[0], 0);
+    EXPECT_EQ(answer.logprobs[0], -kInfinity);
+  }
+}
+
+FOVEA_CONFORMANCE(Sampler);
+
+// The known-answer vectors that the authors of Philox publish with their code.
+TEST(Philox, KnownAnswers) {
+  EXPECT_EQ(cpu::philox(0, 0),
+            (std::array<std::uint32_t, 4>{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+}
+
+}  // namespace
+}  // namespace fovea::conformance

@@ -4,10 +4,9 @@
 #include <cstddef>
 #include <cstring>
 #include <memory>
-#include <vector>
+#include <optional>
 
 #include "base/check.h"
-#include "base/math.h"
 #include "image/lanczos.h"
 #include "image/transpose.h"
 #include "image/weigh_rows.h"
@@ -15,93 +14,153 @@
 namespace fovea {
 namespace {
 
+using RowSink = std::function<void(int, const std::uint8_t*)>;
+
 constexpr std::ptrdiff_t kChannels = 3;
 
 // Rows that the horizontal pass works on together. It lays them out column by column, [3 * width,
 // kBlockRows] bytes: then it too is a weighted sum of byte rows, and needs no kernel of its own.
 constexpr int kBlockRows = 32;
 
-struct RowRange {
-  int begin;
-  int end;
-};
-
-// Unlike a vector it isn't cleared first: every byte is written anyway.
+// Not cleared, unlike a vector: every byte that matters is written first.
 std::unique_ptr<std::uint8_t[]> uninitialised(std::ptrdiff_t num_bytes) {
   return std::make_unique_for_overwrite<std::uint8_t[]>(static_cast<std::size_t>(num_bytes));
 }
 
-// Resizes rows [rows.begin, rows.end) of `image` to `width`: [rows.end - rows.begin, width, 3].
-std::unique_ptr<std::uint8_t[]> resize_width(const Image& image, RowRange rows, int width,
-                                             ThreadPool& pool) {
-  const PassWeights pass = lanczos_weights(image.width, width);
-  const WeighRows weigh_rows = best_weigh_rows();
-  const std::ptrdiff_t in_stride = kChannels * image.width;
-  const std::ptrdiff_t out_stride = kChannels * width;
-  const int num_rows = rows.end - rows.begin;
-  auto out = uninitialised(num_rows * out_stride);
+// What a resize consists of. A pass whose direction keeps its size is left out, as in Pillow.
+struct Passes {
+  const Image& image;
+  int width;   // of the result
+  int height;  // of the result
+  std::optional<PassWeights> horizontal;
+  std::optional<PassWeights> vertical;
+  WeighRows weigh_rows = best_weigh_rows();
 
-  std::vector<std::unique_ptr<std::uint8_t[]>> scratch(
-      static_cast<std::size_t>(pool.num_threads()));
-  pool.parallel_for(ceil_div(num_rows, kBlockRows), [&](std::int64_t block, int thread_idx) {
-    const int row_begin = static_cast<int>(block) * kBlockRows;
-    const int block_rows = std::min(kBlockRows, num_rows - row_begin);
-    auto& buffer = scratch[static_cast<std::size_t>(thread_idx)];
-    // Cleared, because the last block may leave lanes unused, which are summed up all the same.
-    if (!buffer) {
-      buffer = std::make_unique<std::uint8_t[]>(
-          static_cast<std::size_t>(kBlockRows * (in_stride + out_stride)));
-    }
-    std::uint8_t* columns = buffer.get();
-    std::uint8_t* out_columns = columns + kBlockRows * in_stride;
-    transpose_bytes(image.rgb.data() + (rows.begin + row_begin) * in_stride, in_stride, block_rows,
-                    static_cast<int>(in_stride), columns, kBlockRows);
+  std::ptrdiff_t in_stride() const { return kChannels * image.width; }
+  std::ptrdiff_t out_stride() const { return kChannels * width; }
+  const std::uint8_t* in_row(int y) const { return image.rgb.data() + y * in_stride(); }
+
+  // Input rows that output row y looks at.
+  int first_row(int y) const { return vertical ? vertical->first[static_cast<std::size_t>(y)] : y; }
+  int num_rows(int y) const {
+    return vertical ? vertical->num_taps[static_cast<std::size_t>(y)] : 1;
+  }
+};
+
+// Brings rows of the picture to the new width.
+class HorizontalPass {
+ public:
+  explicit HorizontalPass(const Passes& passes)
+      : passes_(passes),
+        // Cleared, because a last block of fewer rows leaves lanes unused, which are summed up all
+        // the same.
+        columns_(std::make_unique<std::uint8_t[]>(
+            static_cast<std::size_t>(kBlockRows * passes.in_stride()))),
+        out_columns_(uninitialised(kBlockRows * passes.out_stride())) {}
+
+  // Rows [begin, begin + num_rows) of the picture to `out` [num_rows, width, 3]; num_rows <=
+  // kBlockRows.
+  void run(int begin, int num_rows, std::uint8_t* out) {
+    const PassWeights& pass = *passes_.horizontal;
+    transpose_bytes(passes_.in_row(begin), passes_.in_stride(), num_rows,
+                    static_cast<int>(passes_.in_stride()), columns_.get(), kBlockRows);
     constexpr std::ptrdiff_t kPixel = kChannels * kBlockRows;
-    for (int x = 0; x < width; ++x) {
+    for (int x = 0; x < passes_.width; ++x) {
       const auto index = static_cast<std::size_t>(x);
-      weigh_rows(columns + pass.first[index] * kPixel, kPixel, pass.pairs_of(x),
-                 pass.num_taps[index], out_columns + x * kPixel, kPixel);
+      passes_.weigh_rows(columns_.get() + pass.first[index] * kPixel, kPixel, pass.pairs_of(x),
+                         pass.num_taps[index], out_columns_.get() + x * kPixel, kPixel);
     }
-    transpose_bytes(out_columns, kBlockRows, static_cast<int>(out_stride), block_rows,
-                    out.get() + row_begin * out_stride, out_stride);
-  });
-  return out;
+    transpose_bytes(out_columns_.get(), kBlockRows, static_cast<int>(passes_.out_stride()),
+                    num_rows, out, passes_.out_stride());
+  }
+
+ private:
+  const Passes& passes_;
+  std::unique_ptr<std::uint8_t[]> columns_;
+  std::unique_ptr<std::uint8_t[]> out_columns_;
+};
+
+// A window over the rows that the horizontal pass has produced, moved down the picture. Only as
+// many rows are kept as one output row needs: they stay in the cache, and no picture in between is
+// ever written to memory.
+class RowWindow {
+ public:
+  RowWindow(const Passes& passes, int max_rows)
+      : passes_(passes),
+        pass_(passes),
+        rows_(uninitialised((max_rows + kBlockRows) * passes.out_stride())) {}
+
+  // Rows [begin, end), at most max_rows of them, contiguous. `begin` never decreases from call to
+  // call.
+  const std::uint8_t* rows(int begin, int end) {
+    while (end > end_) {
+      drop_before(begin);
+      const int num_rows = std::min(kBlockRows, passes_.image.height - end_);
+      pass_.run(end_, num_rows, at(end_));
+      end_ += num_rows;
+    }
+    return at(begin);
+  }
+
+ private:
+  std::uint8_t* at(int row) { return rows_.get() + (row - begin_) * passes_.out_stride(); }
+
+  void drop_before(int row) {
+    if (row >= end_) {
+      begin_ = end_ = row;
+      return;
+    }
+    std::memmove(rows_.get(), at(row),
+                 static_cast<std::size_t>((end_ - row) * passes_.out_stride()));
+    begin_ = row;
+  }
+
+  const Passes& passes_;
+  HorizontalPass pass_;
+  std::unique_ptr<std::uint8_t[]> rows_;
+  int begin_ = 0;  // rows [begin_, end_) are in rows_
+  int end_ = 0;
+};
+
+// Output rows [begin, end), in order.
+void resize_band(const Passes& passes, int begin, int end, const RowSink& sink) {
+  std::optional<RowWindow> window;
+  if (passes.horizontal) {
+    int max_rows = 1;
+    for (int y = begin; y < end; ++y) max_rows = std::max(max_rows, passes.num_rows(y));
+    window.emplace(passes, max_rows);
+  }
+  const auto out = uninitialised(passes.out_stride());
+  for (int y = begin; y < end; ++y) {
+    const int first = passes.first_row(y);
+    const std::uint8_t* rows =
+        window ? window->rows(first, first + passes.num_rows(y)) : passes.in_row(first);
+    if (!passes.vertical) {
+      sink(y, rows);
+      continue;
+    }
+    passes.weigh_rows(rows, passes.out_stride(), passes.vertical->pairs_of(y), passes.num_rows(y),
+                      out.get(), static_cast<std::size_t>(passes.out_stride()));
+    sink(y, out.get());
+  }
 }
 
 }  // namespace
 
 void resize_lanczos_rows(const Image& image, int width, int height, ThreadPool& pool,
-                         const std::function<void(int, const std::uint8_t*)>& sink) {
+                         const RowSink& sink) {
   FOVEA_CHECK(image.width > 0 && image.height > 0 && width > 0 && height > 0);
-  const std::ptrdiff_t stride = kChannels * width;
-  PassWeights pass;
-  RowRange rows{0, image.height};
-  if (height != image.height) {
-    // Only the rows that some output row looks at go through the horizontal pass.
-    pass = lanczos_weights(image.height, height);
-    rows = {pass.first.front(), pass.first.back() + pass.num_taps.back()};
-  }
-  std::unique_ptr<std::uint8_t[]> resized;
-  const std::uint8_t* source = image.rgb.data() + rows.begin * kChannels * image.width;
-  if (width != image.width) {
-    resized = resize_width(image, rows, width, pool);
-    source = resized.get();
-  }
-  if (height == image.height) {
-    pool.parallel_for(height,
-                      [&](std::int64_t y, int) { sink(static_cast<int>(y), source + y * stride); });
-    return;
-  }
-  const WeighRows weigh_rows = best_weigh_rows();
-  const auto row_bytes = static_cast<std::size_t>(stride);
-  std::vector<std::vector<std::uint8_t>> scratch(static_cast<std::size_t>(pool.num_threads()));
-  pool.parallel_for(height, [&](std::int64_t y, int thread_idx) {
-    auto& row = scratch[static_cast<std::size_t>(thread_idx)];
-    row.resize(row_bytes);
-    const auto index = static_cast<std::size_t>(y);
-    weigh_rows(source + (pass.first[index] - rows.begin) * stride, stride,
-               pass.pairs_of(static_cast<int>(y)), pass.num_taps[index], row.data(), row_bytes);
-    sink(static_cast<int>(y), row.data());
+  Passes passes{image, width, height, {}, {}};
+  if (width != image.width) passes.horizontal = lanczos_weights(image.width, width);
+  if (height != image.height) passes.vertical = lanczos_weights(image.height, height);
+
+  // Neighbouring bands both compute the input rows that both look at, so there are only as many as
+  // threads; a band of very few rows would do little else.
+  constexpr int kMinBandRows = 32;
+  const int num_bands = std::clamp(height / kMinBandRows, 1, pool.num_threads());
+  pool.parallel_for(num_bands, [&](std::int64_t band, int) {
+    resize_band(passes, static_cast<int>(height * band / num_bands),
+                static_cast<int>(height * (band + 1) / num_bands), sink);
   });
 }
 

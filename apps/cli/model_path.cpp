@@ -11,6 +11,11 @@ namespace fs = std::filesystem;
 
 constexpr const char* kTinyName = "tiny";
 
+bool has_weights(const fs::path& folder) {
+  std::error_code error;
+  return fs::exists(folder / "model.safetensors", error);
+}
+
 }  // namespace
 
 Result<fs::path> find_model(const std::optional<std::string>& name, const fs::path& executable) {
@@ -29,7 +34,7 @@ Result<fs::path> find_model(const std::optional<std::string>& name, const fs::pa
       folder.parent_path() / "share" / "fovea" / "models" / kTinyName,
   };
   for (const fs::path& candidate : candidates) {
-    if (fs::is_directory(candidate, error)) return candidate;
+    if (has_weights(candidate)) return candidate;
   }
   return Error{ErrorCode::kNotFound,
                name ? "the tiny model is not part of this installation; give --model DIR"

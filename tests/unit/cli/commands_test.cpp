@@ -234,7 +234,9 @@ TEST_F(Program, FindsTheTinyModelWhereBuildsAndInstallationsPutIt) {
   for (const fs::path& place :
        {root / "a/bin/models/tiny", root / "b/models/tiny", root / "c/share/fovea/models/tiny"}) {
     fs::create_directories(place);
+    std::ofstream(place / "model.safetensors") << "weights";
   }
+  fs::create_directories(root / "d/bin/models/tiny");  // nothing in it
 
   const auto found = [](std::optional<std::string> name, const fs::path& executable) {
     const Result<fs::path> path = find_model(name, executable);

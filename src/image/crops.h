@@ -42,10 +42,10 @@ struct Crops {
   int num_crops() const { return num_tiles() == 1 ? 1 : 1 + num_tiles(); }
 };
 
-/// Tiles beyond which make_crops refuses a picture. The longest side that decoding allows stays
-/// below it only for pictures up to about 380,000 pixels long at their narrowest tiling; each tile
-/// costs a pass of the vision encoder.
-inline constexpr int kMaxTiles = 1024;
+/// Tiles beyond which make_crops refuses a picture, because each costs a pass of the vision
+/// encoder. The default geometry gets there with a picture 400 pixels high and more than 180,000
+/// wide.
+inline constexpr int kMaxTiles = 64;
 
 /// Cuts a picture up: the tiles from the picture resized to cover the grid, crop 0 from the
 /// original resized to one crop; neither keeps the aspect ratio. Errors: kInvalidArgument for an

@@ -1,14 +1,13 @@
 // Every file of tests/golden/data/pictures, against the pixels and crops that Pillow made of it
 // (pictures.json).
 #include <gtest/gtest.h>
+#include <map>
 #include <string>
 #include <vector>
 
-#include "base/json.h"
 #include "image/crops.h"
 #include "image/decode.h"
 #include "picture_files.h"
-#include "support/sha256.h"
 
 namespace fovea {
 namespace {
@@ -25,11 +24,9 @@ struct GoldenPicture {
 };
 
 std::vector<GoldenPicture> golden_pictures() {
-  const auto bytes = read_picture("pictures.json");
-  const auto value =
-      json::parse({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, "pictures.json");
+  const auto value = test::read_golden_json("pictures.json");
   std::vector<GoldenPicture> pictures;
-  for (const auto& entry : value->as_array()) {
+  for (const auto& entry : value.as_array()) {
     const auto& object = entry.as_object();
     const auto integer = [&](const char* key) { return object.at(key).to_number<int>(); };
     const auto text = [&](const char* key) { return std::string(object.at(key).as_string()); };
@@ -58,7 +55,7 @@ TEST_P(GoldenPictures, DecodeAndCropLikePillow) {
   ASSERT_TRUE(image.ok()) << image.error().message;
   EXPECT_EQ(image->width, golden.width);
   EXPECT_EQ(image->height, golden.height);
-  EXPECT_EQ(sha256_hex(std::as_bytes(std::span(image->rgb))), golden.rgb_sha256);
+  EXPECT_EQ(test::rgb_sha256(*image), golden.rgb_sha256);
   for (const int num_threads : {1, 3}) {
     ThreadPool pool(num_threads);
     const auto crops = make_crops(*image, {}, pool);
@@ -77,6 +74,41 @@ std::string test_name(const testing::TestParamInfo<GoldenPicture>& info) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Files, GoldenPictures, testing::ValuesIn(golden_pictures()), test_name);
+
+TEST(Seeds, DecodeLikePillow) {
+  const auto more = test::read_golden_json("more.json");
+  for (const auto& [name, golden] : more.at("seeds").as_object()) {
+    const auto bytes = test::read_bytes(FOVEA_TEST_DATA "/../../fuzz/corpus/" + std::string(name));
+    const auto image = decode_image(bytes, {});
+    ASSERT_TRUE(image.ok()) << name << ": " << image.error().message;
+    EXPECT_EQ(image->width, golden.at("size").at(0).to_number<int>()) << name;
+    EXPECT_EQ(image->height, golden.at("size").at(1).to_number<int>()) << name;
+    EXPECT_EQ(test::rgb_sha256(*image), std::string(golden.at("sha256").as_string())) << name;
+  }
+}
+
+// more.json lists the lengths at which Pillow still gives a picture; at all others it refuses.
+TEST(TruncatedPictures, AreAcceptedAndRefusedAsByPillow) {
+  const auto more = test::read_golden_json("more.json");
+  for (const auto& [name, accepted] : more.at("truncations").as_object()) {
+    const test::Bytes bytes = read_picture(std::string(name));
+    std::map<std::size_t, std::string> golden;
+    for (const auto& entry : accepted.as_array()) {
+      golden[entry.at("length").to_number<std::size_t>()] =
+          std::string(entry.at("sha256").as_string());
+    }
+    for (std::size_t length = 0; length < bytes.size(); length += 97) {
+      const auto image = decode_image(std::span(bytes).first(length), {});
+      const auto wanted = golden.find(length);
+      ASSERT_EQ(image.ok(), wanted != golden.end()) << name << " cut at " << length;
+      if (image.ok()) {
+        EXPECT_EQ(test::rgb_sha256(*image), wanted->second) << name << " " << length;
+      } else {
+        EXPECT_FALSE(image.error().message.empty());
+      }
+    }
+  }
+}
 
 TEST(GoldenPictureList, IsComplete) { EXPECT_EQ(golden_pictures().size(), 22u); }
 

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <functional>
 #include <limits>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,24 @@ struct RawArgs {
   bool json = false;
   bool tokens = false;
   bool no_exif = false;
+};
+
+// CLI11's help with the arguments as they are meant: check_words() knows better than brackets which
+// of them are needed, and their type is always text.
+class HelpFormatter : public CLI::Formatter {
+ public:
+  std::string make_option_usage(const CLI::Option* option) const override {
+    return make_option_name(option, true);
+  }
+  std::string make_option_opts(const CLI::Option* option) const override {
+    return option->get_positional() ? std::string() : CLI::Formatter::make_option_opts(option);
+  }
+  // Without the doubled empty lines between groups.
+  std::string make_group(std::string group, bool is_positional,
+                         std::vector<const CLI::Option*> options) const override {
+    std::string text = CLI::Formatter::make_group(std::move(group), is_positional, options);
+    return is_positional || text.find("--help") != std::string::npos ? text : text.substr(1);
+  }
 };
 
 // An option with one value a time: `accept` stores it, or says what is wrong with it. It runs as a
@@ -363,9 +382,11 @@ ParsedArgs parse_args(std::span<const std::string> args) {
   CLI::App app("Asks a Moondream vision-language model about pictures, on this machine.", "fovea");
   app.set_version_flag("--version", fmt::format("fovea {}", version()));
   app.require_subcommand(1);
-  app.get_formatter()->column_width(34);
-  app.get_formatter()->label("Positionals", "Arguments");
-  app.get_formatter()->label("SUBCOMMAND", "COMMAND ...");
+  const auto formatter = std::make_shared<HelpFormatter>();
+  formatter->column_width(34);
+  formatter->label("Positionals", "Arguments");
+  formatter->label("SUBCOMMAND", "COMMAND ...");
+  app.formatter(formatter);  // commands added from here on take it over
   for (const auto add : {add_caption, add_query, add_detect, add_point, add_info}) {
     add(app, raw).group("Commands");
   }

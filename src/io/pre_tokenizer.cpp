@@ -11,6 +11,11 @@ namespace fovea {
 namespace {
 
 constexpr std::size_t kMaxSteps = 32;
+// The Whitespace step: runs of word characters and runs of what is neither word nor white space.
+// Word characters are those of Unicode's Annex C here (Alphabetic, M, Nd, Pc, Join_Control), not
+// those of Split patterns.
+constexpr std::string_view kAnnexWordSet =
+    R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{200c}\x{200d}\x{24b6}-\x{24e9}\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189})";
 
 // A stretch of text that is one match, or lies between two.
 struct Run {
@@ -177,8 +182,10 @@ Status PreTokenizer::add_json(const json::value& value, std::string_view what) {
     if (!behavior) return invalid_argument("{}: Punctuation has an unknown behavior", what);
     return add_regex(R"([\p{P}$+<=>^`|~])", *behavior, false, what);
   }
-  if (type == "Whitespace")
-    return add_regex(R"(\w+|[^\w\s]+)", SplitBehavior::kRemoved, true, what);
+  if (type == "Whitespace") {
+    return add_regex(fmt::format("[{0}]+|[^{0}\\s]+", kAnnexWordSet), SplitBehavior::kRemoved, true,
+                     what);
+  }
   if (type == "WhitespaceSplit") return add_regex(R"(\s)", SplitBehavior::kRemoved, false, what);
   if (type == "CharDelimiterSplit" && !string_member(*object, "delimiter").empty()) {
     steps_.push_back({Kind::kLiteral, SplitBehavior::kRemoved, false, nullptr,

@@ -7,13 +7,12 @@
 namespace fovea {
 namespace {
 
-// White_Space; PCRE2's \s has U+180E as well. Both sets end with a property (U+2028; letters), so
-// that a hyphen behind them stays a hyphen.
+// White_Space; PCRE2's \s has U+180E as well.
 constexpr std::string_view kSpaceSet =
-    R"(\x{9}-\x{d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2029}\x{202f}\x{205f}\x{3000}\p{Zl})";
+    R"(\x{9}-\x{d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
 constexpr std::string_view kNotSpaceSet =
     R"(\x{0}-\x{8}\x{e}-\x{1f}\x{21}-\x{84}\x{86}-\x{9f}\x{a1}-\x{167f}\x{1681}-\x{1fff}\x{200b}-\x{2027})"
-    R"(\x{202a}-\x{202e}\x{2030}-\x{205e}\x{2060}-\x{2fff}\x{3001}-\x{10ffff}\p{L})";
+    R"(\x{202a}-\x{202e}\x{2030}-\x{205e}\x{2060}-\x{2fff}\x{3001}-\x{10ffff})";
 // Oniguruma's word characters; PCRE2's \w lacks marks.
 constexpr std::string_view kWordSet = R"(\p{L}\p{M}\p{N}\p{Pc})";
 
@@ -69,6 +68,13 @@ class Translator {
 
   void escape() {
     const char c = peek(1);
+    translate_escape(c);
+    // A hyphen behind a set stands for itself in Oniguruma and is a malformed range in PCRE2.
+    const bool is_set = std::string_view("sSwdDpP").find(c) != std::string_view::npos;
+    if (in_class_ && is_set && peek(0) == '-') replace(1, "\\-");
+  }
+
+  void translate_escape(char c) {
     switch (c) {
       case 's':
         return set(kSpaceSet, false);

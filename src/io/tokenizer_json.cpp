@@ -127,10 +127,6 @@ Result<AddedToken> read_added_token(const json::value& value, std::string_view w
                  "{}: the added token \"{}\" is a single_word, which is not supported", what,
                  token.content);
   }
-  if (token.special && byte_level_bytes(token.content).value_or(token.content).size() == 1) {
-    return error(ErrorCode::kUnsupported, "{}: \"{}\" is special and also the only token of a byte",
-                 what, token.content);
-  }
   return token;
 }
 
@@ -209,7 +205,11 @@ Status add_vocabulary(const json::object& vocabulary, std::string_view what, Tok
             "{}: the token \"{}\" has the id {} in the vocabulary and {} among the added tokens",
             what, spelling, *id, twin->second->id);
       }
-      if (twin->second->special) continue;
+      if (twin->second->special) {
+        if (byte_level_bytes(spelling).value_or("").size() != 1) continue;
+        return error(ErrorCode::kUnsupported,
+                     "{}: \"{}\" is special and also the only token of a byte", what, spelling);
+      }
     }
     auto bytes = byte_level_bytes(spelling);
     if (bytes && !bytes->empty()) {

@@ -23,7 +23,8 @@ bool file_exists(const fs::path& path) {
 // The one file of `folder` that load() should read.
 Result<fs::path> find_in_folder(const fs::path& folder) {
   if (file_exists(folder / "tokenizer.json")) return folder / "tokenizer.json";
-  if (file_exists(folder / "vocab.json") && file_exists(folder / "merges.txt")) return folder / "vocab.json";
+  if (file_exists(folder / "vocab.json") && file_exists(folder / "merges.txt"))
+    return folder / "vocab.json";
   std::vector<fs::path> found;
   std::error_code failure;
   for (fs::directory_iterator it(folder, failure), end; !failure && it != end;

@@ -139,12 +139,11 @@ void add_model_options(CLI::App& app, RawArgs& raw) {
               [&options](int value) { options.num_threads = value; });
   add_integer(app, "--max-context", 1, "Positions of picture, prompt and answer together",
               [&options](int value) { options.max_context = value; });
-  add_repeatable(
-      app, "--compat", "KEY=VALUE",
-      "Where published sources disagree, the other reading; keys: " + compatibility_keys(),
-      [&options](const std::string& text) {
-        return apply_compatibility(text, options.compatibility);
-      });
+  add_repeatable(app, "--compat", "KEY=VALUE",
+                 "Where published sources disagree, the other reading; see docs/compatibility.md",
+                 [&options](const std::string& text) {
+                   return apply_compatibility(text, options.compatibility);
+                 });
   for (const char* name : {"--threads", "--max-context", "--compat"}) {
     app.get_option(name)->group("Model and machine");
   }

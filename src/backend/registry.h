@@ -20,8 +20,9 @@ struct BackendInfo {
 
 struct DeviceOptions {
   int num_threads = 0;  ///< CPU threads, the caller's included; 0 = every usable processor
-  std::string cpu_isa =
-      "";  ///< force "generic", "avx2", "avx512" or "neon"; empty = the best this processor has
+  /// Forces "generic", "avx2", "avx512", "avx512_bf16", "neon" or "neon_bf16" (the last of each
+  /// pair has the bf16 dot product); empty = the best this processor has.
+  std::string cpu_isa = "";
 };
 
 /// Every backend of this build, usable or not. Cheap; never fails.

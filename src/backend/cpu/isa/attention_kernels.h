@@ -7,10 +7,12 @@
 
 namespace fovea::cpu::FOVEA_ISA {
 
-constexpr int64_t kKeyBlock = 256;  // keys per pass
-constexpr int64_t kScoreTiles = 4;  // register tiles of rows scored together
-constexpr int64_t kScoreRows = kScoreTiles * kTileRows;
-constexpr int64_t kAttentionRows = 8 * kScoreRows;            // most rows of one call
+constexpr int64_t kKeyBlock = 128;  // keys per pass
+// Rows scored together: their scores, one panel of keys and a tile of queries share L1.
+constexpr int64_t kScoreRows = 4 * kTileRows;
+// Most rows of one call. Every call packs its keys again, which costs as much as scoring about 60
+// rows, so a whole picture crop (729) is one call.
+constexpr int64_t kAttentionRows = 1024 / kScoreRows * kScoreRows;
 constexpr int64_t kPaddedHeadDim = kMaxHeadDim + kPanelCols;  // head_dim in whole panels
 
 // Scratch: packed queries, keys, values, scores, outputs, running maximum and sum.

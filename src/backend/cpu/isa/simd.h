@@ -114,9 +114,20 @@ static inline Floats odd_of(Words pairs) { return as_floats(pairs & 0xffff0000u)
 // e4m3 codes without NaN. The 7 magnitude bits moved to bit 20 are a float 2^120 times too small,
 // subnormals included; the sign extension of the byte leaves the sign where a float has it.
 static inline Floats load_f8(const uint8_t* p) {
-  const Bytes codes = *reinterpret_cast<const LooseBytes*>(p);
-  const Ints wide = __builtin_convertvector(codes, Ints) << 20;
-  return as_floats(wide & static_cast<int32_t>(0x87f00000u)) * splat(0x1p120f);
+#if FOVEA_LANES == 8 && defined(__AVX2__)
+  // GCC takes the generic form below apart into single bytes for vectors of 8 bytes and less.
+  const Ints wide = reinterpret_cast<Ints>(
+      _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#elif FOVEA_LANES == 4 && defined(__ARM_NEON)
+  uint32_t four;
+  __builtin_memcpy(&four, p, sizeof(four));
+  const int8x8_t codes = vreinterpret_s8_u32(vdup_n_u32(four));
+  const Ints wide = reinterpret_cast<Ints>(vmovl_s16(vget_low_s16(vmovl_s8(codes))));
+#else
+  const Ints wide = __builtin_convertvector(*reinterpret_cast<const LooseBytes*>(p), Ints);
+#endif
+  const Ints moved = (wide << 20) & static_cast<int32_t>(0x87f00000u);
+  return as_floats(moved) * splat(0x1p120f);
 }
 
 }  // namespace fovea::cpu::FOVEA_ISA

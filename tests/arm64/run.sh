@@ -1,0 +1,37 @@
+#!/bin/sh
+# Builds the CPU backend for AArch64 and runs its conformance tests under qemu-user: once as a
+# processor with the bf16 dot product, once as one without. Skips with a message when the tools are
+# not installed. Usage: tests/arm64/run.sh [build folder]
+set -eu
+root=$(cd "$(dirname "$0")/../.." && pwd)
+build=${1:-$root/build/arm64}
+sysroot=/usr/aarch64-linux-gnu
+
+for tool in aarch64-linux-gnu-g++-12 qemu-aarch64-static cmake ninja; do
+  if ! command -v "$tool" >/dev/null; then
+    echo "arm64: skipped, $tool is not installed"
+    exit 0
+  fi
+done
+if [ ! -d /usr/src/googletest ]; then
+  echo "arm64: skipped, the sources of googletest are not installed"
+  exit 0
+fi
+
+cmake -S "$root/tests/arm64" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
+  -DCMAKE_TOOLCHAIN_FILE="$root/cmake/arm64_toolchain.cmake" >/dev/null
+cmake --build "$build" --target conformance_tests
+tests=$build/conformance/conformance_tests
+
+# The sampler is portable code: its statistics are not repeated on every instruction set here.
+echo "arm64: a processor with the bf16 dot product"
+qemu-aarch64-static -cpu max -L "$sysroot" "$tests" --gtest_brief=1 \
+  --gtest_filter='*neon_*:Philox*:Registry*-*Draws*:*Top*:*MinP*:*AllowedList*'
+echo "arm64: a processor without it"
+if qemu-aarch64-static -cpu cortex-a76 -L "$sysroot" "$tests" --gtest_list_tests |
+  grep -q neon_bf16; then
+  echo "arm64: the bf16 kernels were chosen where they cannot run"
+  exit 1
+fi
+qemu-aarch64-static -cpu cortex-a76 -L "$sysroot" "$tests" --gtest_brief=1 \
+  --gtest_filter='*neon_threads_1:*generic_threads_3-*Sampler*:*EveryPage*:*WholeCrop*'

@@ -5,6 +5,7 @@
 
 #include "backend/registry.h"
 #include "base/error.h"
+#include "base/json.h"
 #include "base/try.h"
 #include "engine/generator.h"
 #include "io/checkpoint.h"
@@ -72,7 +73,8 @@ class Engine::Impl {
                                                             .cpu_isa = options.cpu_isa}));
     FOVEA_TRY(const Checkpoint checkpoint, Checkpoint::open(options.model));
     FOVEA_TRY(const auto config_json, read_config(checkpoint.folder()));
-    FOVEA_TRY(ModelConfig config, resolve_config(checkpoint, config_json));
+    FOVEA_TRY(ModelConfig config,
+              resolve_config(checkpoint, config_json ? &*config_json : nullptr));
     FOVEA_TRY(Tokenizer tokenizer, Tokenizer::load(checkpoint.folder()));
     FOVEA_TRY_STATUS(check_tokenizer_fits(tokenizer, config));
     impl->tokenizer_ = std::make_unique<const Tokenizer>(std::move(tokenizer));

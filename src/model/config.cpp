@@ -222,8 +222,7 @@ Status validate_prompts(const PromptConfig& prompts, int vocab_size) {
 
 }  // namespace
 
-Result<ModelConfig> resolve_config(const Checkpoint& checkpoint,
-                                   const std::optional<json::value>& config_json) {
+Result<ModelConfig> resolve_config(const Checkpoint& checkpoint, const json::value* config_json) {
   const TensorTable table(checkpoint);
   ModelConfig config;
   int grid = 0;
@@ -233,7 +232,7 @@ Result<ModelConfig> resolve_config(const Checkpoint& checkpoint,
   config.text.prefix_attn = 1 + grid * grid;
   describe_family(table.is_legacy(), config);
   // The QKV matrix knows the number of KV heads whatever the descriptions say.
-  if (config_json) FOVEA_TRY_STATUS(apply_config_json(*config_json, config));
+  if (config_json != nullptr) FOVEA_TRY_STATUS(apply_config_json(*config_json, config));
   FOVEA_TRY_STATUS(
       check(config.text.n_heads > 0, "text.n_heads", config.text.n_heads, "must be positive"));
   FOVEA_TRY(const int qkv_rows, rows_of(table, "text.blocks.0.attn.qkv"));

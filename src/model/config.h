@@ -6,7 +6,7 @@
 
 #include "fovea/result.h"
 
-#include "base/json.h"
+#include "base/json_fwd.h"
 #include "model/prompt_config.h"
 
 namespace fovea {
@@ -81,10 +81,10 @@ struct ModelConfig {
 
 /// Reads the dimensions off the checkpoint's tensor shapes, takes what shapes cannot tell (head
 /// counts, rotary base, experts per token, templates) from the description of the family that the
-/// shapes belong to, and lets `config_json` override both (objects text, vision, region, tokenizer;
-/// anything else in it is ignored, as hubs put other files of that name beside weights). Everything
-/// is validated: divisibility, positive sizes, limits. Errors name the field or tensor.
-Result<ModelConfig> resolve_config(const Checkpoint& checkpoint,
-                                   const std::optional<json::value>& config_json);
+/// shapes belong to, and lets `config_json` (may be null) override both (objects text, vision,
+/// region, tokenizer; anything else in it is ignored, as hubs put other files of that name beside
+/// weights). Everything is validated: divisibility, positive sizes, limits. Errors name the field
+/// or tensor.
+Result<ModelConfig> resolve_config(const Checkpoint& checkpoint, const json::value* config_json);
 
 }  // namespace fovea

@@ -2,7 +2,7 @@
 
 #include "fovea/result.h"
 
-#include "base/json.h"
+#include "base/json_fwd.h"
 #include "model/config.h"
 
 namespace fovea {

@@ -48,7 +48,7 @@ Loaded& load(const std::string& folder, DType storage) {
   if (!is_new) return loaded;
   const Checkpoint checkpoint = must(Checkpoint::open(kData / folder));
   const json::value document = must(json::parse_file(kData / folder / "config.json", 1 << 20));
-  ModelConfig config = must(resolve_config(checkpoint, document));
+  ModelConfig config = must(resolve_config(checkpoint, &document));
   loaded.device = must(create_device("cpu", {}));
   ModelOptions options;
   options.storage = storage;

@@ -108,6 +108,21 @@ void run_product(benchmark::State& state, Bench& bench, std::int64_t m, std::int
   }
 }
 
+// Packing a bf16 weight [8192, 2048] for bf16 panels: what loading a checkpoint costs.
+void run_pack(benchmark::State& state, Bench& bench) {
+  const Tensor source = Tensor::create(*bench.device, DType::kBf16, {8192, 2048}).value();
+  std::memset(source.view().data, 0x3c, source.size_bytes());
+  double best = 1e9;
+  for (auto _ : state) {
+    const double time = seconds([&] {
+      benchmark::DoNotOptimize(bench.device->ops().pack({source.view(), {}}, DType::kBf16));
+    });
+    state.SetIterationTime(time);
+    best = std::min(best, time);
+  }
+  state.counters["GB/s"] = static_cast<double>(source.size_bytes()) / best * 1e-9;
+}
+
 // The yardstick of decoding: reading and writing 256 MiB on all threads.
 void run_copy(benchmark::State& state, Bench& bench, ThreadPool& pool) {
   constexpr std::int64_t kPieces = 64;
@@ -195,6 +210,7 @@ void register_all(Bench& bench, ThreadPool& pool) {
         ->MinTime(0.5);
   };
   add("copy", [&](benchmark::State& state) { run_copy(state, bench, pool); });
+  add("pack", [&](benchmark::State& state) { run_pack(state, bench); });
   struct Product {
     std::int64_t m, n, k;
   };

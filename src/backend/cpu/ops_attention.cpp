@@ -104,6 +104,7 @@ void CpuOps::plan_attention(const PagedCall& call) {
   for (std::size_t s = 0; s < sequences; ++s) {
     decoded += call.rows(s) <= kDecodedRows ? call.rows(s) * heads : 0;
   }
+  decoded = std::max<std::int64_t>(1, decoded);
   sequence_plans_.clear();
   std::int64_t items = 0;
   std::int64_t partials = 0;

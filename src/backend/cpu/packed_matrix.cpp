@@ -13,39 +13,36 @@ namespace fovea::cpu {
 namespace {
 
 constexpr float kLargestF8 = 448.0f;
+constexpr std::int64_t kMostPanelCols = 64;
 
-float source_value(const TensorView& weight, std::int64_t at) {
+// Elements [begin, begin + count) of the source as floats.
+void convert(const TensorView& weight, std::int64_t begin, std::int64_t count, float* out) {
   switch (weight.dtype) {
     case DType::kF32:
-      return weight.as<float>()[at];
+      std::memcpy(out, weight.as<float>() + begin, static_cast<std::size_t>(count) * sizeof(float));
+      return;
     case DType::kBf16:
-      return bf16_to_f32(weight.as<std::uint16_t>()[at]);
+      for (std::int64_t i = 0; i < count; ++i) {
+        out[i] = bf16_to_f32(weight.as<std::uint16_t>()[begin + i]);
+      }
+      return;
     case DType::kF16:
-      return f16_to_f32(weight.as<std::uint16_t>()[at]);
+      for (std::int64_t i = 0; i < count; ++i) {
+        out[i] = f16_to_f32(weight.as<std::uint16_t>()[begin + i]);
+      }
+      return;
     default:
-      return f8e4m3_to_f32(weight.as<std::uint8_t>()[at]);
+      for (std::int64_t i = 0; i < count; ++i) {
+        out[i] = f8e4m3_to_f32(weight.as<std::uint8_t>()[begin + i]);
+      }
   }
 }
 
-// Source row `row` as floats, or as the codes themselves where source and panel agree.
-void convert_row(const TensorView& weight, std::int64_t row, std::int64_t cols, float* out) {
-  const std::int64_t begin = row * cols;
-  switch (weight.dtype) {
-    case DType::kF32:
-      std::memcpy(out, weight.as<float>() + begin, static_cast<std::size_t>(cols) * sizeof(float));
-      return;
-    case DType::kBf16: {
-      const std::uint16_t* in = weight.as<std::uint16_t>() + begin;
-      for (std::int64_t k = 0; k < cols; ++k) out[k] = bf16_to_f32(in[k]);
-      return;
-    }
-    default:
-      for (std::int64_t k = 0; k < cols; ++k) out[k] = source_value(weight, begin + k);
-  }
-}
-
-// One panel of a matrix: rows [row_begin, row_begin + count) of the source side by side.
+// One panel of a matrix: rows [row_begin, row_begin + count) of the source side by side. The depth
+// is walked in slices, so that the lines of the panel that the rows take turns to fill stay in L1.
 struct PanelJob {
+  static constexpr std::int64_t kSlice = 256;
+
   const TensorView& weight;
   std::int64_t cols;
   std::int64_t panel_cols;
@@ -53,58 +50,74 @@ struct PanelJob {
   std::int64_t count;
   float* scale;  // of the whole matrix, or null
 
+  // take(values of one row and slice, k, depth, row) for every row and slice.
+  template <class Take>
+  void each_slice(const Take& take) const {
+    float values[kSlice];
+    for (std::int64_t k = 0; k < cols; k += kSlice) {
+      const std::int64_t depth = std::min(kSlice, cols - k);
+      for (std::int64_t r = 0; r < count; ++r) {
+        convert(weight, (row_begin + r) * cols + k, depth, values);
+        take(values, k, depth, r);
+      }
+    }
+  }
+
   void pack_f32(float* out) const {
-    for (std::int64_t r = 0; r < panel_cols; ++r) {
-      for (std::int64_t k = 0; k < cols; ++k) {
-        out[k * panel_cols + r] =
-            r < count ? source_value(weight, (row_begin + r) * cols + k) : 0.0f;
-      }
-    }
+    if (count < panel_cols) std::fill(out, out + cols * panel_cols, 0.0f);
+    each_slice([&](const float* values, std::int64_t k, std::int64_t depth, std::int64_t r) {
+      for (std::int64_t i = 0; i < depth; ++i) out[(k + i) * panel_cols + r] = values[i];
+    });
   }
 
-  void pack_bf16(std::uint16_t* out, float* row) const {
-    std::memset(out, 0, static_cast<std::size_t>(round_up(cols, std::int64_t{2}) * panel_cols) * 2);
-    for (std::int64_t r = 0; r < count; ++r) {
-      std::uint16_t* column = out + 2 * r;
-      if (weight.dtype == DType::kBf16) {
-        const std::uint16_t* in = weight.as<std::uint16_t>() + (row_begin + r) * cols;
-        for (std::int64_t k = 0; k < cols; ++k) {
-          column[(k / 2) * 2 * panel_cols + (k & 1)] = in[k];
-        }
-      } else {
-        convert_row(weight, row_begin + r, cols, row);
-        for (std::int64_t k = 0; k < cols; ++k) {
-          column[(k / 2) * 2 * panel_cols + (k & 1)] = f32_to_bf16(row[k]);
-        }
-      }
+  void pack_bf16(std::uint16_t* out) const {
+    if (count < panel_cols || cols % 2 != 0) {
+      std::fill(out, out + round_up(cols, std::int64_t{2}) * panel_cols, std::uint16_t{0});
     }
+    // Slices begin at even depths. A source in bf16 widens and rounds back to itself.
+    each_slice([&](const float* values, std::int64_t k, std::int64_t depth, std::int64_t r) {
+      std::uint16_t* column = out + k * panel_cols + 2 * r;
+      for (std::int64_t i = 0; i < depth; ++i) {
+        column[(i / 2) * 2 * panel_cols + (i & 1)] = f32_to_bf16(values[i]);
+      }
+    });
   }
 
-  void pack_f8(std::uint8_t* out, float* row) const {
-    std::memset(out, 0, static_cast<std::size_t>(cols * panel_cols));
-    for (std::int64_t r = 0; r < count; ++r) {
-      float& row_scale = scale[row_begin + r];
-      if (weight.dtype == DType::kF8E4M3) {
+  // The kernels know no NaN codes; a row that holds one gives NaN through its scale.
+  void put_code(std::uint8_t code, std::int64_t row, std::uint8_t& out) const {
+    const bool is_nan = (code & 0x7f) == 0x7f;
+    if (is_nan) scale[row_begin + row] = std::numeric_limits<float>::quiet_NaN();
+    out = is_nan ? std::uint8_t{0} : code;
+  }
+
+  void copy_codes(std::uint8_t* out) const {
+    if (count < panel_cols) std::fill(out, out + cols * panel_cols, std::uint8_t{0});
+    for (std::int64_t k = 0; k < cols; k += kSlice) {
+      const std::int64_t end = std::min(cols, k + kSlice);
+      for (std::int64_t r = 0; r < count; ++r) {
         const std::uint8_t* in = weight.as<std::uint8_t>() + (row_begin + r) * cols;
-        for (std::int64_t k = 0; k < cols; ++k) {
-          const bool is_nan = (in[k] & 0x7f) == 0x7f;
-          // The kernels know no NaN codes; a row that holds one gives NaN through its scale.
-          if (is_nan) row_scale = std::numeric_limits<float>::quiet_NaN();
-          out[k * panel_cols + r] = is_nan ? std::uint8_t{0} : in[k];
-        }
-        continue;
+        for (std::int64_t i = k; i < end; ++i) put_code(in[i], r, out[i * panel_cols + r]);
       }
-      convert_row(weight, row_begin + r, cols, row);
-      float largest = 0;
-      for (std::int64_t k = 0; k < cols; ++k) largest = std::max(largest, std::fabs(row[k]));
-      const float step = largest > 0 && std::isfinite(largest) ? largest / kLargestF8 : 1.0f;
-      for (std::int64_t k = 0; k < cols; ++k) {
-        const std::uint8_t code = f32_to_f8e4m3(row[k] / step);
-        if ((code & 0x7f) == 0x7f) row_scale = std::numeric_limits<float>::quiet_NaN();
-        out[k * panel_cols + r] = (code & 0x7f) == 0x7f ? std::uint8_t{0} : code;
-      }
-      row_scale *= step;
     }
+  }
+
+  void quantise(std::uint8_t* out) const {
+    if (count < panel_cols) std::fill(out, out + cols * panel_cols, std::uint8_t{0});
+    float largest[kMostPanelCols] = {};
+    each_slice([&](const float* values, std::int64_t, std::int64_t depth, std::int64_t r) {
+      for (std::int64_t i = 0; i < depth; ++i)
+        largest[r] = std::max(largest[r], std::fabs(values[i]));
+    });
+    for (std::int64_t r = 0; r < count; ++r) {
+      const bool usable = largest[r] > 0 && std::isfinite(largest[r]);
+      largest[r] = usable ? largest[r] / kLargestF8 : 1.0f;  // from here on the step of the row
+      scale[row_begin + r] *= largest[r];
+    }
+    each_slice([&](const float* values, std::int64_t k, std::int64_t depth, std::int64_t r) {
+      for (std::int64_t i = 0; i < depth; ++i) {
+        put_code(f32_to_f8e4m3(values[i] / largest[r]), r, out[(k + i) * panel_cols + r]);
+      }
+    });
   }
 };
 
@@ -149,6 +162,7 @@ Result<std::unique_ptr<const Matrix>> PackedMatrix::pack(const MatrixSource& sou
   const std::int64_t cols = weight.shape[1];
   FOVEA_CHECK(source.row_scale.empty() || source.row_scale.num_elements() == rows,
               "{} row scales for {} rows", source.row_scale.num_elements(), rows);
+  FOVEA_CHECK(kernels.panel_cols <= kMostPanelCols, "panels of {} columns", kernels.panel_cols);
   const PanelType type = storage == DType::kF32    ? PanelType::kF32
                          : storage == DType::kBf16 ? PanelType::kBf16
                                                    : PanelType::kF8;
@@ -157,11 +171,9 @@ Result<std::unique_ptr<const Matrix>> PackedMatrix::pack(const MatrixSource& sou
   const std::size_t panel_bytes = matrix->panel_bytes();
   const bool scaled = !source.row_scale.empty() || type == PanelType::kF8;
   matrix->panels_ = allocate_aligned(panel_bytes * static_cast<std::size_t>(num_panels));
-  AlignedMemory rows_memory = allocate_aligned(static_cast<std::size_t>(cols) * sizeof(float) *
-                                               static_cast<std::size_t>(pool.num_threads()));
   const std::size_t scale_bytes = scaled ? static_cast<std::size_t>(rows) * sizeof(float) : 0;
   matrix->scale_memory_ = allocate_aligned(scale_bytes);
-  if (matrix->panels_ == nullptr || rows_memory == nullptr || matrix->scale_memory_ == nullptr) {
+  if (matrix->panels_ == nullptr || matrix->scale_memory_ == nullptr) {
     return error(ErrorCode::kResourceExhausted, "no memory for a weight of {} x {} in {}", rows,
                  cols, dtype_name(storage));
   }
@@ -172,8 +184,7 @@ Result<std::unique_ptr<const Matrix>> PackedMatrix::pack(const MatrixSource& sou
       scale[r] = source.row_scale.empty() ? 1.0f : source.row_scale.as<float>()[r];
     }
   }
-  float* row_buffers = reinterpret_cast<float*>(rows_memory.get());
-  pool.parallel_for(num_panels, [&](std::int64_t panel, int thread_idx) {
+  pool.parallel_for(num_panels, [&](std::int64_t panel, int) {
     const std::int64_t begin = panel * kernels.panel_cols;
     const PanelJob job{weight,
                        cols,
@@ -182,10 +193,15 @@ Result<std::unique_ptr<const Matrix>> PackedMatrix::pack(const MatrixSource& sou
                        std::min<std::int64_t>(kernels.panel_cols, rows - begin),
                        scale};
     std::byte* out = matrix->panels_.get() + panel_bytes * static_cast<std::size_t>(panel);
-    float* row = row_buffers + cols * thread_idx;
-    if (type == PanelType::kF32) job.pack_f32(reinterpret_cast<float*>(out));
-    if (type == PanelType::kBf16) job.pack_bf16(reinterpret_cast<std::uint16_t*>(out), row);
-    if (type == PanelType::kF8) job.pack_f8(reinterpret_cast<std::uint8_t*>(out), row);
+    if (type == PanelType::kF32) {
+      job.pack_f32(reinterpret_cast<float*>(out));
+    } else if (type == PanelType::kBf16) {
+      job.pack_bf16(reinterpret_cast<std::uint16_t*>(out));
+    } else if (weight.dtype == DType::kF8E4M3) {
+      job.copy_codes(reinterpret_cast<std::uint8_t*>(out));
+    } else {
+      job.quantise(reinterpret_cast<std::uint8_t*>(out));
+    }
   });
   matrix->size_bytes_ = panel_bytes * static_cast<std::size_t>(num_panels) + scale_bytes;
   matrix->scale_ = scale;

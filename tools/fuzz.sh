@@ -25,7 +25,7 @@ for name in "$@"; do
   [ ! -d "tests/fuzz/corpus/$name" ] || inputs+=("tests/fuzz/corpus/$name")
   # A parser of pictures may need 300 MB for one that is within the limits, with the sanitizers' share on top.
   if "build/fuzz/tests/fuzz/${name}_fuzz" "${inputs[@]}" -max_total_time="$seconds" -timeout=25 \
-    -rss_limit_mb=3000 -artifact_prefix="$findings/$name-" >"$log" 2>&1; then
+    -rss_limit_mb=4096 -artifact_prefix="$findings/$name-" >"$log" 2>&1; then
     echo "$name: ok, $(sed -nE 's/^Done ([0-9]+) runs in ([0-9]+) second.*/\1 runs in \2 s/p' "$log" | tail -n 1)"
   else
     tail -n 30 "$log"

@@ -13,7 +13,10 @@ void AlignedDelete::operator()(std::byte* data) const noexcept { std::free(data)
 AlignedMemory allocate_aligned(std::size_t size_bytes) {
   constexpr std::size_t kCacheLine = 64;
   constexpr std::size_t kHugePage = std::size_t{2} << 20;
-  if (size_bytes > std::size_t{1} << 46) return nullptr;  // keeps the rounding below from wrapping
+  // Nothing of ours is that large: a wrong size must neither wrap below nor reach an allocator
+  // that aborts on it.
+  constexpr std::size_t kUnreasonable = std::size_t{1} << 40;
+  if (size_bytes >= kUnreasonable) return nullptr;
   const std::size_t alignment = size_bytes >= kHugePage ? kHugePage : kCacheLine;
   const std::size_t rounded = round_up(size_bytes == 0 ? kCacheLine : size_bytes, kCacheLine);
   void* data = nullptr;

@@ -40,34 +40,34 @@ struct CaptionRequest {
 
 /// Answer a question, with or without a picture.
 struct QueryRequest {
-  std::string question;
-  std::optional<bool> reasoning;  ///< think first; not set: the model family's own default
-  std::vector<SpatialRef> spatial_refs;
+  std::string question{};
+  std::optional<bool> reasoning{};  ///< think first; not set: the model family's own default
+  std::vector<SpatialRef> spatial_refs{};
 };
 
 /// Boxes around everything that the phrase names.
 struct DetectRequest {
-  std::string object;
-  std::optional<int> max_objects;  ///< >= 1; 50 when not set
+  std::string object{};
+  std::optional<int> max_objects{};  ///< >= 1; 50 when not set
 };
 
 /// Points on everything that the phrase names. With object "gaze" and one spatial ref on a face:
 /// where that person looks.
 struct PointRequest {
-  std::string object;
-  std::optional<int> max_objects;  ///< >= 1; limited by max_tokens alone when not set
-  std::vector<SpatialRef> spatial_refs;
+  std::string object{};
+  std::optional<int> max_objects{};  ///< >= 1; limited by max_tokens alone when not set
+  std::vector<SpatialRef> spatial_refs{};
 };
 
 using SkillRequest = std::variant<CaptionRequest, QueryRequest, DetectRequest, PointRequest>;
 
 /// One thing to do with one picture. Immutable once submitted.
 struct Request {
-  SkillRequest skill;
-  std::optional<Picture> picture;  ///< required but for a query
+  SkillRequest skill{};
+  std::optional<Picture> picture{};  ///< required but for a query
   bool apply_exif =
       true;  ///< turn the picture as its EXIF orientation says; coordinates refer to the turned one
-  SamplingParams sampling;
+  SamplingParams sampling{};
 };
 
 }  // namespace fovea

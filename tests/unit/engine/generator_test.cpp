@@ -1,0 +1,174 @@
+// What the engine promises around the models, on a golden checkpoint: seeds, stop strings, limits,
+// cancellation, faults.
+
+#include <gtest/gtest.h>
+#include <set>
+#include <thread>
+
+#include "fovea/engine.h"
+
+namespace fovea {
+namespace {
+
+const std::filesystem::path kModel = std::filesystem::path(FOVEA_TEST_DATA) / "md2-mha";
+
+Engine& engine() {
+  static const std::unique_ptr<Engine> instance = [] {
+    EngineOptions options;
+    options.model = kModel;
+    options.precision = Precision::kF32;
+    auto created = Engine::create(options);
+    if (!created.ok()) {
+      ADD_FAILURE() << created.error().message;
+      std::abort();
+    }
+    return std::move(created).value();
+  }();
+  return *instance;
+}
+
+// A text-only question: no picture keeps these tests fast.
+Request question(std::string text = "how many") {
+  Request request{.skill = QueryRequest{std::move(text), false, {}}};
+  request.sampling.max_tokens = 12;
+  return request;
+}
+
+Image small_picture() { return {2, 1, {255, 0, 0, 0, 0, 255}}; }
+
+TEST(Engine, EqualSeedsGiveEqualAnswersAndOtherSeedsOthers) {
+  Request request = question();
+  request.sampling.temperature = 5;
+  request.sampling.top_p = 1;
+  std::set<std::vector<std::int32_t>> answers;
+  for (std::uint64_t seed = 0; seed < 8; ++seed) {
+    request.sampling.seed = seed;
+    const auto first = engine().run(request), second = engine().run(request);
+    ASSERT_TRUE(first.ok() && second.ok());
+    EXPECT_EQ(first->token_ids, second->token_ids);
+    answers.insert(first->token_ids);
+  }
+  EXPECT_GT(answers.size(), 4u);
+}
+
+TEST(Engine, TopKOfOneIsGreedy) {
+  Request greedy = question();
+  greedy.sampling.temperature = 0;
+  Request top = question();
+  top.sampling.temperature = 2;
+  top.sampling.top_k = 1;
+  const auto a = engine().run(greedy), b = engine().run(top);
+  ASSERT_TRUE(a.ok() && b.ok());
+  EXPECT_EQ(a->token_ids, b->token_ids);
+}
+
+TEST(Engine, BudgetEndsTheAnswerWithLength) {
+  Request request = question();
+  request.sampling.temperature = 5;
+  request.sampling.max_tokens = 3;
+  for (std::uint64_t seed = 0; seed < 4; ++seed) {
+    request.sampling.seed = seed;
+    const auto response = engine().run(request);
+    ASSERT_TRUE(response.ok());
+    EXPECT_LE(response->usage.completion_tokens, 3);
+    if (response->usage.completion_tokens == 3 && response->token_ids.size() == 3) {
+      EXPECT_EQ(response->finish_reason, FinishReason::kLength);
+    }
+  }
+}
+
+TEST(Engine, ABudgetThatDoesNotFitIsRefusedWithTheNumbers) {
+  Request request = question();
+  request.sampling.max_tokens = 1'000'000;
+  const auto response = engine().run(request);
+  ASSERT_FALSE(response.ok());
+  EXPECT_EQ(response.error().code, ErrorCode::kResourceExhausted);
+  EXPECT_NE(response.error().message.find("1000000"), std::string::npos);
+  EXPECT_NE(response.error().message.find(std::to_string(engine().info().max_context)),
+            std::string::npos);
+}
+
+TEST(Engine, ALongPromptRunsInSeveralPasses) {
+  std::string text;
+  for (int i = 0; i < 1200; ++i) text += "a";
+  Request request = question(text);
+  request.sampling.temperature = 0;
+  request.sampling.max_tokens = 1;
+  const auto response = engine().run(request);
+  ASSERT_TRUE(response.ok()) << response.error().message;
+  EXPECT_GT(response->usage.prompt_tokens, 1100);
+}
+
+TEST(Engine, StoppingTheStreamCancelsAndTheEngineGoesOn) {
+  Request request = question();
+  request.sampling.temperature = 5;
+  int cancelled = 0;
+  for (std::uint64_t seed = 0; seed < 4; ++seed) {
+    request.sampling.seed = seed;
+    const auto response = engine().run(request, [](std::string_view) { return false; });
+    if (response.ok()) continue;  // no text came
+    EXPECT_EQ(response.error().code, ErrorCode::kCancelled);
+    ++cancelled;
+  }
+  EXPECT_GT(cancelled, 0);
+  EXPECT_TRUE(engine().run(question()).ok());
+}
+
+TEST(Engine, DecodedPixelsAndThreads) {
+  Request request{.skill = PointRequest{"dot", 1, {}}};
+  request.picture = small_picture();
+  const auto alone = engine().run(request);
+  ASSERT_TRUE(alone.ok()) << alone.error().message;
+  std::vector<std::jthread> threads;
+  for (int t = 0; t < 3; ++t) {
+    threads.emplace_back([&] {
+      const auto response = engine().run(request);
+      ASSERT_TRUE(response.ok());
+      EXPECT_EQ(response->token_ids, alone->token_ids);
+    });
+  }
+}
+
+TEST(Engine, PixelsThatDoNotMatchTheirSizeAreRefused) {
+  Request request{.skill = CaptionRequest{}};
+  request.picture = Image{100, 100, {1, 2, 3}};
+  const auto response = engine().run(request);
+  ASSERT_FALSE(response.ok());
+  EXPECT_NE(response.error().message.find("30000"), std::string::npos) << response.error().message;
+}
+
+TEST(Engine, OptionsAreChecked) {
+  const auto message = [](auto&& change) {
+    EngineOptions options;
+    options.model = kModel;
+    change(options);
+    const auto created = Engine::create(options);
+    return created.ok() ? std::string("accepted") : created.error().message;
+  };
+  EXPECT_NE(message([](auto& o) { o.model = ""; }).find("no model"), std::string::npos);
+  EXPECT_NE(message([](auto& o) { o.model = "/nowhere"; }).find("/nowhere"), std::string::npos);
+  EXPECT_NE(message([](auto& o) { o.device = "toaster"; }).find("toaster"), std::string::npos);
+  EXPECT_NE(message([](auto& o) { o.cpu_isa = "mmx"; }).find("mmx"), std::string::npos);
+  EXPECT_NE(message([](auto& o) { o.max_context = 700; }).find("700"), std::string::npos);
+  EXPECT_NE(message([](auto& o) { o.max_context = 70'000; }).find("70000"), std::string::npos);
+  EXPECT_NE(message([](auto& o) { o.num_threads = -1; }).find("-1"), std::string::npos);
+  EXPECT_NE(message([](auto& o) { o.compatibility.coordinate_divisor = 7; }).find("7"),
+            std::string::npos);
+}
+
+TEST(Engine, InfoCountsMemory) {
+  const ModelInfo& info = engine().info();
+  EXPECT_EQ(info.family, "moondream2");
+  EXPECT_EQ(info.precision, "f32");
+  EXPECT_EQ(info.image_tokens, 729);
+  EXPECT_GT(info.num_parameters, 1'000'000);
+  // f32 weights, packed, and little besides.
+  EXPECT_GE(info.weight_bytes, static_cast<std::size_t>(info.num_parameters) * 4);
+  EXPECT_LT(info.weight_bytes, static_cast<std::size_t>(info.num_parameters) * 5);
+  EXPECT_EQ(info.kv_cache_bytes,
+            std::size_t{2} * 2 * 128 * 2048 * 4);  // layers, k and v, width, positions, bytes
+  EXPECT_GT(info.scratch_bytes, 0u);
+}
+
+}  // namespace
+}  // namespace fovea

@@ -91,17 +91,20 @@ json::object reasoning_json(const Reasoning& reasoning) {
   return json::object{{"text", reasoning.text}, {"grounding", std::move(grounding)}};
 }
 
+// Clocks tick in nanoseconds, but nobody can use more digits of a millisecond than three.
+double to_microseconds(double ms) { return std::round(ms * 1000.0) / 1000.0; }
+
 json::object usage_json(const Usage& usage) {
   return json::object{{"prompt_tokens", usage.prompt_tokens},
                       {"completion_tokens", usage.completion_tokens},
                       {"cached_tokens", usage.cached_tokens},
-                      {"queue_ms", usage.queue_ms},
-                      {"picture_ms", usage.picture_ms},
-                      {"vision_ms", usage.vision_ms},
-                      {"prefill_ms", usage.prefill_ms},
-                      {"decode_ms", usage.decode_ms},
-                      {"ttft_ms", usage.ttft_ms},
-                      {"total_ms", usage.total_ms}};
+                      {"queue_ms", to_microseconds(usage.queue_ms)},
+                      {"picture_ms", to_microseconds(usage.picture_ms)},
+                      {"vision_ms", to_microseconds(usage.vision_ms)},
+                      {"prefill_ms", to_microseconds(usage.prefill_ms)},
+                      {"decode_ms", to_microseconds(usage.decode_ms)},
+                      {"ttft_ms", to_microseconds(usage.ttft_ms)},
+                      {"total_ms", to_microseconds(usage.total_ms)}};
 }
 
 json::object model_json(const ModelInfo& info) {
@@ -117,7 +120,7 @@ json::object model_json(const ModelInfo& info) {
                       {"max_context", info.max_context},
                       {"vocab_size", info.vocab_size},
                       {"image_tokens", info.image_tokens},
-                      {"load_ms", info.load_ms}};
+                      {"load_ms", to_microseconds(info.load_ms)}};
 }
 
 }  // namespace

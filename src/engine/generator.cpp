@@ -134,7 +134,8 @@ Status Generator::decode(Sequence& sequence, SkillState& skill, const Sampling& 
       usage.ttft_ms = first_token_ms - started_ms;
     }
     ++usage.completion_tokens;
-    if (sampled.token.id != eos && sampled.token.id != kNoToken) response.token_ids.push_back(sampled.token.id.value());
+    if (sampled.token.id != eos && sampled.token.id != kNoToken)
+      response.token_ids.push_back(sampled.token.id.value());
     const Progress progress = skill.consume(sampled);
     if (on_text) {
       const std::string text = skill.take_text();

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import evaluate_gpu
@@ -189,6 +189,8 @@ class Trainer:
             self.head_forward = DenseHead.forward
         if options.state and Path(options.state).exists():
             self.load(options.state)
+        elif options.start:
+            self.model.load_state_dict({k.removeprefix("model."): v.float() for k, v in load_file(options.start).items()})
         torch.manual_seed(options.seed + self.step)
 
     # Pieces of the forward pass that use the compiled blocks
@@ -422,6 +424,7 @@ def main():
     parser.add_argument("--atlas", default=".train/atlas")
     parser.add_argument("--model", default="models/tiny", help="folder of config.json and tokenizer.json")
     parser.add_argument("--state", help="checkpoint to continue from and to write")
+    parser.add_argument("--start", help="weights to start from where there is no checkpoint, such as models/tiny/model.safetensors")
     parser.add_argument("--out", help="folder for the exported weights")
     parser.add_argument("--seconds", type=float, default=540, help="wall clock of this run until training ends")
     parser.add_argument("--total", type=float, default=900, help="seconds of training in all runs, compilation not counted")

@@ -8,82 +8,45 @@
 namespace fovea {
 namespace {
 
-// Sums of 64 columns. Weight = high * 65536 + low, so each pair of rows costs one 8-bit and one
-// 16-bit multiply-add; `high` sums wrap around in 16 bits, which loses nothing because only 16 bits
-// of them reach the result.
-struct Sums {
-  __m512i low[4];   // [64] 32-bit sums, in the order that unpacking bytes leaves
-  __m512i high[2];  // [64] 16-bit sums
-};
+// What weigh_rows_x86.h needs of a register.
+using Register = __m512i;
+constexpr std::size_t kStep = 64;  // bytes of a register
 
-inline void add_pair(Sums& sums, __m512i row0, __m512i row1, const TapPair& pair) {
-  const __m512i zero = _mm512_setzero_si512();
-  const __m512i low = _mm512_set1_epi32((static_cast<unsigned short>(pair.low[0])) |
-                                        (static_cast<int>(pair.low[1]) << 16));
-  const __m512i high = _mm512_set1_epi16(static_cast<short>(
-      static_cast<unsigned char>(pair.high[0]) | (static_cast<int>(pair.high[1]) << 8)));
-  const __m512i mixed[2] = {_mm512_unpacklo_epi8(row0, row1), _mm512_unpackhi_epi8(row0, row1)};
-  for (int h = 0; h < 2; ++h) {
-    sums.high[h] = _mm512_add_epi16(sums.high[h], _mm512_maddubs_epi16(mixed[h], high));
-    sums.low[2 * h] = _mm512_add_epi32(
-        sums.low[2 * h], _mm512_madd_epi16(_mm512_unpacklo_epi8(mixed[h], zero), low));
-    sums.low[2 * h + 1] = _mm512_add_epi32(
-        sums.low[2 * h + 1], _mm512_madd_epi16(_mm512_unpackhi_epi8(mixed[h], zero), low));
-  }
+inline Register zeros() { return _mm512_setzero_si512(); }
+inline Register load(const std::uint8_t* bytes) {
+  return _mm512_loadu_si512(reinterpret_cast<const Register*>(bytes));
 }
-
-// Adds both parts, shifts, and packs with saturation, which undoes the order of the unpacking.
-inline __m512i finish(const Sums& sums) {
-  const __m512i zero = _mm512_setzero_si512();
-  __m512i words[2];
-  for (int h = 0; h < 2; ++h) {
-    const __m512i sum0 =
-        _mm512_add_epi32(sums.low[2 * h], _mm512_unpacklo_epi16(zero, sums.high[h]));
-    const __m512i sum1 =
-        _mm512_add_epi32(sums.low[2 * h + 1], _mm512_unpackhi_epi16(zero, sums.high[h]));
-    words[h] = _mm512_packs_epi32(_mm512_srai_epi32(sum0, kWeightBits),
-                                  _mm512_srai_epi32(sum1, kWeightBits));
-  }
-  return _mm512_packus_epi16(words[0], words[1]);
+inline void store(std::uint8_t* bytes, Register r) {
+  _mm512_storeu_si512(reinterpret_cast<Register*>(bytes), r);
 }
-
-inline __m512i load(const std::uint8_t* bytes) {
-  return _mm512_loadu_si512(reinterpret_cast<const __m512i*>(bytes));
-}
-
-inline __m512i weigh_64(const std::uint8_t* rows, std::ptrdiff_t stride, const TapPair* pairs,
-                        int num_taps) {
-  const __m512i half = _mm512_set1_epi32(1 << (kWeightBits - 1));
-  const __m512i zero = _mm512_setzero_si512();
-  Sums sums = {{half, half, half, half}, {zero, zero}};
-  const int num_pairs = num_taps / 2;
-  for (int i = 0; i < num_pairs; ++i, rows += 2 * stride) {
-    add_pair(sums, load(rows), load(rows + stride), pairs[i]);
-  }
-  if (num_taps % 2 != 0) add_pair(sums, load(rows), zero, pairs[num_pairs]);
-  return finish(sums);
-}
+inline Register splat_words(short value) { return _mm512_set1_epi16(value); }
+inline Register splat_dwords(int value) { return _mm512_set1_epi32(value); }
+inline Register add_words(Register a, Register b) { return _mm512_add_epi16(a, b); }
+inline Register add_dwords(Register a, Register b) { return _mm512_add_epi32(a, b); }
+inline Register multiply_add_bytes(Register a, Register b) { return _mm512_maddubs_epi16(a, b); }
+inline Register multiply_add_words(Register a, Register b) { return _mm512_madd_epi16(a, b); }
+inline Register low_bytes(Register a, Register b) { return _mm512_unpacklo_epi8(a, b); }
+inline Register high_bytes(Register a, Register b) { return _mm512_unpackhi_epi8(a, b); }
+inline Register low_words(Register a, Register b) { return _mm512_unpacklo_epi16(a, b); }
+inline Register high_words(Register a, Register b) { return _mm512_unpackhi_epi16(a, b); }
+inline Register shift_weights_out(Register a) { return _mm512_srai_epi32(a, kWeightBits); }
+inline Register pack_dwords(Register a, Register b) { return _mm512_packs_epi32(a, b); }
+inline Register pack_words(Register a, Register b) { return _mm512_packus_epi16(a, b); }
 
 }  // namespace
+}  // namespace fovea
+
+#include "image/weigh_rows_x86.h"
+
+namespace fovea {
 
 void weigh_rows_avx512(const std::uint8_t* rows, std::ptrdiff_t stride, const TapPair* pairs,
                        int num_taps, std::uint8_t* out, std::size_t num_bytes) {
-  constexpr std::size_t kStep = 64;
   if (num_bytes < kStep) {
     weigh_rows_avx2(rows, stride, pairs, num_taps, out, num_bytes);
     return;
   }
-  std::size_t j = 0;
-  for (; j + kStep <= num_bytes; j += kStep) {
-    _mm512_storeu_si512(reinterpret_cast<__m512i*>(out + j),
-                        weigh_64(rows + j, stride, pairs, num_taps));
-  }
-  // The last group overlaps the one before it and computes the same bytes again.
-  if (j < num_bytes) {
-    j = num_bytes - kStep;
-    _mm512_storeu_si512(reinterpret_cast<__m512i*>(out + j),
-                        weigh_64(rows + j, stride, pairs, num_taps));
-  }
+  weigh_long_rows(rows, stride, pairs, num_taps, out, num_bytes);
 }
 
 }  // namespace fovea

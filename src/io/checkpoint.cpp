@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/try.h"
+#include "io/folder.h"
 #include "io/json_keys.h"
 
 namespace fovea {
@@ -45,20 +46,16 @@ Error pickle_error(const fs::path& path) {
 
 // The one file of `folder` that open() should read.
 Result<fs::path> find_in_folder(const fs::path& folder) {
-  std::error_code ignored;
   for (const char* name : {"model.safetensors", "model.safetensors.index.json"}) {
-    if (fs::exists(folder / name, ignored)) return folder / name;
+    if (file_exists(folder / name)) return folder / name;
   }
   std::vector<fs::path> found;
   std::optional<fs::path> pickle;
-  std::error_code failure;
-  for (fs::directory_iterator it(folder, failure), end; !failure && it != end;
-       it.increment(failure)) {
-    if (it->path().extension() == ".safetensors") found.push_back(it->path());
-    if (is_pickle_name(it->path())) pickle = it->path();
+  FOVEA_TRY(const std::vector<fs::path> paths, list_folder(folder));
+  for (const fs::path& path : paths) {
+    if (path.extension() == ".safetensors") found.push_back(path);
+    if (is_pickle_name(path)) pickle = path;
   }
-  if (failure)
-    return error(ErrorCode::kIo, "cannot list {}: {}", folder.string(), failure.message());
   if (found.size() == 1) return found.front();
   if (found.empty() && pickle) return pickle_error(*pickle);
   if (found.empty()) {
@@ -67,7 +64,6 @@ Result<fs::path> find_in_folder(const fs::path& folder) {
                  "*.safetensors",
                  folder.string());
   }
-  std::sort(found.begin(), found.end());
   return invalid_argument(
       "{} holds {} safetensors files ({}, {}, ...) and neither model.safetensors nor "
       "model.safetensors.index.json; name one of them",
@@ -150,8 +146,7 @@ Status Checkpoint::add_index(const fs::path& path) {
   for (const auto& [name, shard] : shards) {
     if (file_idx.contains(shard)) continue;
     const fs::path shard_path = folder_ / shard;
-    std::error_code ignored;
-    if (!fs::exists(shard_path, ignored)) {
+    if (!file_exists(shard_path)) {
       return error(ErrorCode::kNotFound, "{} places tensor \"{}\" in {}, which does not exist",
                    path.string(), name, shard_path.string());
     }

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/mapped_file.h"
 #include "base/try.h"
+#include "io/text_lines.h"
 #include "io/tokenizer_spec.h"
 
 namespace fovea {
@@ -82,18 +83,15 @@ void add_merges_of_ranks(const std::unordered_map<std::string_view, std::int32_t
 Result<TokenizerSpec> parse_tiktoken(std::string_view text, std::string_view what) {
   TokenizerSpec spec;
   spec.pre_tokenizer = PreTokenizer::gpt2();
-  std::size_t line_number = 0;
-  while (!text.empty()) {
-    std::string_view line = text.substr(0, text.find('\n'));
-    text.remove_prefix(std::min(text.size(), line.size() + 1));
-    ++line_number;
-    if (line.ends_with('\r')) line.remove_suffix(1);
+  TextLines lines(text);
+  while (lines.next()) {
+    const std::string_view line = lines.line();
     if (line.empty()) continue;
     auto token = parse_line(line);
     if (!token) {
       return invalid_argument(
           "{}: line {} is not the base64 of 1 to {} bytes, a space and a rank of at most {}", what,
-          line_number, kMaxTokenBytes, kMaxTokenId);
+          lines.number(), kMaxTokenBytes, kMaxTokenId);
     }
     spec.bpe.tokens.push_back(std::move(*token));
   }

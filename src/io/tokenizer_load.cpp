@@ -1,9 +1,10 @@
-#include <algorithm>
 #include <system_error>
 
 #include "base/error.h"
 #include "base/mapped_file.h"
 #include "base/try.h"
+#include "io/folder.h"
+#include "io/text_lines.h"
 #include "io/tokenizer.h"
 #include "io/tokenizer_spec.h"
 #include "io/utf8.h"
@@ -15,24 +16,16 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kEndOfText = "<|endoftext|>";
 
-bool file_exists(const fs::path& path) {
-  std::error_code ignored;
-  return fs::exists(path, ignored);
-}
-
 // The one file of `folder` that load() should read.
 Result<fs::path> find_in_folder(const fs::path& folder) {
   if (file_exists(folder / "tokenizer.json")) return folder / "tokenizer.json";
   if (file_exists(folder / "vocab.json") && file_exists(folder / "merges.txt"))
     return folder / "vocab.json";
   std::vector<fs::path> found;
-  std::error_code failure;
-  for (fs::directory_iterator it(folder, failure), end; !failure && it != end;
-       it.increment(failure)) {
-    if (it->path().extension() == ".tiktoken") found.push_back(it->path());
+  FOVEA_TRY(const std::vector<fs::path> paths, list_folder(folder));
+  for (const fs::path& path : paths) {
+    if (path.extension() == ".tiktoken") found.push_back(path);
   }
-  if (failure)
-    return error(ErrorCode::kIo, "cannot list {}: {}", folder.string(), failure.message());
   if (found.size() == 1) return found.front();
   if (found.empty()) {
     return error(ErrorCode::kNotFound,
@@ -40,7 +33,6 @@ Result<fs::path> find_in_folder(const fs::path& folder) {
                  "*.tiktoken",
                  folder.string());
   }
-  std::sort(found.begin(), found.end());
   return invalid_argument("{} holds {} tiktoken files ({}, {}, ...); name one of them",
                           folder.string(), found.size(), found[0].filename().string(),
                           found[1].filename().string());
@@ -49,17 +41,14 @@ Result<fs::path> find_in_folder(const fs::path& folder) {
 // `a b` a line; a first line "#version" and empty lines are skipped.
 Result<MergePairs> parse_merges(std::string_view text, std::string_view what) {
   MergePairs pairs;
-  std::size_t line_number = 0;
-  while (!text.empty()) {
-    std::string_view line = text.substr(0, text.find('\n'));
-    text.remove_prefix(std::min(text.size(), line.size() + 1));
-    ++line_number;
-    if (line.ends_with('\r')) line.remove_suffix(1);
+  TextLines lines(text);
+  while (lines.next()) {
+    const std::string_view line = lines.line();
     if (line.empty() || line.starts_with("#version")) continue;
     const std::size_t space = line.find(' ');
     if (space == std::string_view::npos || line.find(' ', space + 1) != std::string_view::npos) {
       return invalid_argument("{}: line {} is not two tokens with a space between them", what,
-                              line_number);
+                              lines.number());
     }
     pairs.emplace_back(line.substr(0, space), line.substr(space + 1));
   }

@@ -50,12 +50,10 @@ class SkillState {
   virtual TokenRule next_rule() const = 0;
   virtual Progress consume(const SampledToken& sampled) = 0;
   /// Answer text that became final since the last call: whole characters, nothing that a stop
-  /// string could still cut.
-  virtual std::string take_text() = 0;
+  /// string could still cut. After finish(), what is left. Skills that write no text have none.
+  virtual std::string take_text() { return {}; }
   /// Fills text, reasoning, boxes and points. Called once, after the last token.
   virtual void finish(Response& response) = 0;
-  /// What is still to stream after finish().
-  virtual std::string take_rest() = 0;
 };
 
 /// Makes the state for a request: validates its fields and builds the prompt. Errors name the

@@ -40,8 +40,6 @@ class CaptionState final : public SkillState {
     response.text = text_.text();
   }
 
-  std::string take_rest() override { return text_.take(); }
-
  private:
   SkillContext context_;
   std::vector<Token> prompt_;

@@ -41,9 +41,7 @@ class DetectState final : public SkillState {
     return Progress::kContinue;
   }
 
-  std::string take_text() override { return {}; }
   void finish(Response& response) override { response.boxes = std::move(boxes_); }
-  std::string take_rest() override { return {}; }
 
  private:
   void add_box(const SampledToken& size) {

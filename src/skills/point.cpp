@@ -33,9 +33,7 @@ class PointState final : public SkillState {
     return Progress::kContinue;
   }
 
-  std::string take_text() override { return {}; }
   void finish(Response& response) override { response.points = std::move(points_); }
-  std::string take_rest() override { return {}; }
 
  private:
   SkillContext context_;

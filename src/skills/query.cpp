@@ -129,8 +129,6 @@ class QueryState final : public SkillState {
     if (reasoning_) response.reasoning = reasoning_text_.finish();
   }
 
-  std::string take_rest() override { return answer_.take(); }
-
  private:
   enum class Phase { kReasoning, kForced, kAnswer };
 

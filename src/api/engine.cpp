@@ -1,9 +1,9 @@
 #include "fovea/engine.h"
 
-#include <chrono>
 #include <mutex>
 
 #include "backend/registry.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "base/try.h"
@@ -20,11 +20,6 @@ namespace {
 constexpr int kDefaultMaxContext = 4096;
 constexpr int kPageSize = 16;
 constexpr std::size_t kMaxConfigBytes = std::size_t{1} << 20;
-
-double now_ms() {
-  const auto now = std::chrono::steady_clock::now().time_since_epoch();
-  return std::chrono::duration<double, std::milli>(now).count();
-}
 
 Result<std::optional<json::value>> read_config(const std::filesystem::path& folder) {
   const std::filesystem::path path = folder / "config.json";

@@ -1,8 +1,8 @@
 #include "engine/generator.h"
 
 #include <algorithm>
-#include <chrono>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/math.h"
 #include "base/try.h"
@@ -10,11 +10,6 @@
 
 namespace fovea {
 namespace {
-
-double now_ms() {
-  const auto now = std::chrono::steady_clock::now().time_since_epoch();
-  return std::chrono::duration<double, std::milli>(now).count();
-}
 
 CropGeometry crop_geometry(const VisionConfig& vision) {
   return {vision.crop_size, vision.enc_patch_size, vision.overlap_margin, vision.max_crops};
@@ -90,7 +85,7 @@ Result<Response> Generator::generate(const Request& request, const StreamCallbac
 
   skill->finish(response);
   if (on_text) {
-    const std::string rest = skill->take_rest();
+    const std::string rest = skill->take_text();
     if (!rest.empty() && !on_text(rest))
       return error(ErrorCode::kCancelled, "the caller stopped the request");
   }

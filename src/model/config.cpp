@@ -231,10 +231,10 @@ Result<ModelConfig> resolve_config(const Checkpoint& checkpoint, const json::val
   FOVEA_TRY_STATUS(read_region_dims(table, config.region));
   config.text.prefix_attn = 1 + grid * grid;
   describe_family(table.is_legacy(), config);
-  // The QKV matrix knows the number of KV heads whatever the descriptions say.
   if (config_json != nullptr) FOVEA_TRY_STATUS(apply_config_json(*config_json, config));
   FOVEA_TRY_STATUS(
       check(config.text.n_heads > 0, "text.n_heads", config.text.n_heads, "must be positive"));
+  // The QKV matrix knows the number of KV heads whatever the descriptions say.
   FOVEA_TRY(const int qkv_rows, rows_of(table, "text.blocks.0.attn.qkv"));
   FOVEA_TRY_STATUS(derive_kv_heads(qkv_rows, config.text));
   FOVEA_TRY_STATUS(validate_text(config.text));

@@ -1,7 +1,5 @@
 #include "model/vision_model.h"
 
-#include <algorithm>
-
 namespace fovea {
 namespace {
 
@@ -13,24 +11,17 @@ constexpr float kLayerNormEps = 1e-5f;
 void VisionModel::encode_crops(Stream& stream, TensorView crops, Activations& scratch,
                                TensorView features) const {
   VisionActivations& a = scratch.vision;
-  const std::int64_t num_crops = crops.shape[0], tokens = config_.image_tokens();
-  for (std::int64_t first = 0; first < num_crops; first += scratch.limits.max_crops_per_pass) {
-    const std::int64_t count =
-        std::min<std::int64_t>(scratch.limits.max_crops_per_pass, num_crops - first);
-    const std::int64_t rows = count * tokens;
-    const TensorView x = a.x.rows(rows);
-    ops_.patchify(stream, crops.rows(first, count), pixel_values_, config_.enc_patch_size,
-                  a.patches.rows(rows));
-    ops_.linear(stream, {.x = a.patches.rows(rows),
-                         .weight = weights_.patch_emb.weight.get(),
-                         .bias = weights_.patch_emb.bias.view(),
-                         .add = weights_.pos_emb.view(),  // the same for every crop
-                         .y = x});
-    for (const VisionBlock& layer : weights_.blocks) block(stream, layer, a, rows);
-    const TensorView output = features.rows(first, count).reshaped({rows, config_.enc_dim});
-    ops_.layer_norm(stream, x, weights_.post_ln.weight.view(), weights_.post_ln.bias.view(),
-                    kLayerNormEps, output);
-  }
+  const std::int64_t rows = crops.shape[0] * config_.image_tokens();
+  const TensorView x = a.x.rows(rows), patches = a.patches.rows(rows);
+  ops_.patchify(stream, crops, pixel_values_, config_.enc_patch_size, patches);
+  ops_.linear(stream, {.x = patches,
+                       .weight = weights_.patch_emb.weight.get(),
+                       .bias = weights_.patch_emb.bias.view(),
+                       .add = weights_.pos_emb.view(),  // the same for every crop
+                       .y = x});
+  for (const VisionBlock& layer : weights_.blocks) block(stream, layer, a, rows);
+  ops_.layer_norm(stream, x, weights_.post_ln.weight.view(), weights_.post_ln.bias.view(),
+                  kLayerNormEps, features.reshaped({rows, config_.enc_dim}));
 }
 
 // x = x + proj(attention(ln1(x))); x = x + fc2(gelu(fc1(ln2(x))))

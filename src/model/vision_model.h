@@ -16,8 +16,8 @@ class VisionModel {
               TensorView pixel_values)
       : config_(config), weights_(weights), ops_(ops), pixel_values_(pixel_values) {}
 
-  /// crops u8 [n, C, C, 3] (on the device) -> features [n, g*g, E], after the last norm. Crops do
-  /// not see one another; they go through in passes of max_crops_per_pass.
+  /// One pass: crops u8 [n, C, C, 3] (on the device, n <= max_crops_per_pass) -> features
+  /// [n, g*g, E], after the last norm. Crops do not see one another.
   void encode_crops(Stream& stream, TensorView crops, Activations& scratch,
                     TensorView features) const;
 

@@ -195,20 +195,19 @@ Result<Tensor> WeightLoader::table(std::string_view name, Shape shape) {
   const TensorEntry& entry = *found.entry;
   FOVEA_TRY_STATUS(expect_matrix(entry, shape));
   FOVEA_TRY(Tensor result, Tensor::create(device_, storage_, shape));
-  if (entry.dtype == storage_) {
-    stream_.upload(entry.bytes, result.view());
-  } else {
-    FOVEA_TRY(const std::vector<float> values, to_f32(entry));
-    if (storage_ == DType::kF32) {
-      stream_.upload(std::as_bytes(std::span(values)), result.view());
-    } else {
-      std::vector<std::uint16_t> rounded(values.size());
-      for (std::size_t i = 0; i < values.size(); ++i) rounded[i] = f32_to_bf16(values[i]);
-      stream_.upload(std::as_bytes(std::span(rounded)), result.view());
-      FOVEA_TRY_STATUS(stream_.synchronize());
+  std::vector<float> values;
+  std::vector<std::uint16_t> rounded;
+  std::span<const std::byte> bytes = entry.bytes;
+  if (entry.dtype != storage_) {
+    FOVEA_TRY(values, to_f32(entry));
+    bytes = std::as_bytes(std::span(values));
+    if (storage_ == DType::kBf16) {
+      for (const float value : values) rounded.push_back(f32_to_bf16(value));
+      bytes = std::as_bytes(std::span(rounded));
     }
   }
-  FOVEA_TRY_STATUS(stream_.synchronize());
+  stream_.upload(bytes, result.view());
+  FOVEA_TRY_STATUS(stream_.synchronize());  // before the host copies go
   weight_bytes_ += result.size_bytes();
   done_with(entry);
   return result;

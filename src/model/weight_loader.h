@@ -60,7 +60,6 @@ class WeightLoader {
   std::int64_t num_parameters() const { return num_parameters_; }
   std::size_t weight_bytes() const { return weight_bytes_; }
   DType storage() const { return storage_; }
-  Device& device() const { return device_; }
 
  private:
   Result<std::unique_ptr<const Matrix>> pack(const MatrixSource& source, DType storage);

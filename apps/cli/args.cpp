@@ -188,6 +188,10 @@ void add_stop_option(CLI::App& app, RawArgs& raw) {
       ->group("Choosing words");
 }
 
+void add_picture_argument(CLI::App& sub, RawArgs& raw) {
+  sub.add_option("PICTURE", raw.picture, "A JPEG, PNG, WebP or GIF file; - reads standard input");
+}
+
 void add_max_objects_option(CLI::App& app, RawArgs& raw) {
   add_integer(app, "--max-objects", 1, "List this many at most",
               [&raw](int value) { raw.max_objects = value; });
@@ -218,7 +222,7 @@ void add_request_options(CLI::App& app, RawArgs& raw) {
 
 CLI::App& add_caption(CLI::App& app, RawArgs& raw) {
   CLI::App& sub = *app.add_subcommand("caption", "Describe a picture");
-  sub.add_option("PICTURE", raw.picture, "A JPEG, PNG, WebP or GIF file; - reads standard input");
+  add_picture_argument(sub, raw);
   add_value(sub, "--length", "LENGTH", "short, normal or long",
             one_of<CaptionLength>({{"short", CaptionLength::kShort},
                                    {"normal", CaptionLength::kNormal},
@@ -237,7 +241,7 @@ CLI::App& add_caption(CLI::App& app, RawArgs& raw) {
 
 CLI::App& add_query(CLI::App& app, RawArgs& raw) {
   CLI::App& sub = *app.add_subcommand("query", "Ask a question about a picture, or without one");
-  sub.add_option("PICTURE", raw.picture, "A JPEG, PNG, WebP or GIF file; - reads standard input");
+  add_picture_argument(sub, raw);
   sub.add_option("QUESTION", raw.text, "The question, in quotes");
   sub.add_flag("--no-picture", raw.no_picture, "Ask without a picture: only QUESTION follows");
   sub.add_flag("--reasoning", raw.reasoning, "Let the model think first, and show its thoughts");
@@ -256,7 +260,7 @@ CLI::App& add_query(CLI::App& app, RawArgs& raw) {
 
 CLI::App& add_detect(CLI::App& app, RawArgs& raw) {
   CLI::App& sub = *app.add_subcommand("detect", "Find boxes around things");
-  sub.add_option("PICTURE", raw.picture, "A JPEG, PNG, WebP or GIF file; - reads standard input");
+  add_picture_argument(sub, raw);
   sub.add_option("THING", raw.text, "What to look for, in quotes: \"red car\"");
   add_max_objects_option(sub, raw);
   add_annotate_option(sub, raw);
@@ -271,7 +275,7 @@ CLI::App& add_detect(CLI::App& app, RawArgs& raw) {
 
 CLI::App& add_point(CLI::App& app, RawArgs& raw) {
   CLI::App& sub = *app.add_subcommand("point", "Find a point on each thing");
-  sub.add_option("PICTURE", raw.picture, "A JPEG, PNG, WebP or GIF file; - reads standard input");
+  add_picture_argument(sub, raw);
   sub.add_option("THING", raw.text, "What to point at, in quotes: \"red car\"");
   add_max_objects_option(sub, raw);
   add_spatial_ref_option(sub, raw, "A place that THING is about, as fractions 0..1");

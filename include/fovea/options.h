@@ -24,8 +24,7 @@ struct Compatibility {
   bool round_outputs_to_bf16 = false;  ///< report coordinates and sizes rounded to bf16
   bool sample_coordinates =
       false;  ///< draw coordinate and size bins with the request's temperature, not argmax
-  bool mask_first_token =
-      true;  ///< allowed and suppressed ids hold for the first generated token too
+  bool mask_first_token = true;  ///< suppressed ids hold for the first generated token too
   bool repeat_answer_token =
       true;  ///< Moondream 2: reasoning and answer are parted by two answer tokens, not one
   bool clamp_boxes = true;  ///< box edges are cut at the picture's border

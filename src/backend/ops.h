@@ -177,6 +177,13 @@ class Ops {
   virtual void paged_attention(Stream& stream, TensorView qkv, KvPages pages, HeadLayout heads,
                                const AttentionBatch& batch, TensorView out) = 0;
 
+  /// Copies whole pages of every layer: page to[i] becomes what page from[i] is (a sequence that
+  /// writes on in a page that others read does so in a copy). Page ids, host memory, of equal
+  /// count; the destinations are distinct and none of them is a source. Pages outside the pool are
+  /// a bug.
+  virtual void copy_pages(Stream& stream, std::span<const KvPages> layers,
+                          std::span<const std::int32_t> from, std::span<const std::int32_t> to) = 0;
+
   // ---- mixture of experts
 
   /// The `k` largest of logits [T, num_experts] per row (lowest index on ties) and their softmax:

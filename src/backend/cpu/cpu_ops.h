@@ -48,6 +48,8 @@ class CpuOps final : public Ops {
                          HeadLayout heads, TensorView qkv, KvPages pages) override;
   void paged_attention(Stream& stream, TensorView qkv, KvPages pages, HeadLayout heads,
                        const AttentionBatch& batch, TensorView out) override;
+  void copy_pages(Stream& stream, std::span<const KvPages> layers,
+                  std::span<const std::int32_t> from, std::span<const std::int32_t> to) override;
   void moe_route(Stream& stream, TensorView logits, TensorView experts,
                  TensorView weights) override;
   void moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorView weights,

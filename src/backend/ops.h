@@ -76,7 +76,23 @@ struct AttentionBatch {
   std::int64_t max_pages = 0;
 };
 
-/// Which words the sampler may choose, and how. One row of logits.
+/// Most alternatives that the sampler lists for one row.
+inline constexpr std::int32_t kMaxTopWords = 20;
+
+/// A word that the prompt or the answer holds already. Ids of one row are distinct.
+struct SeenWord {
+  std::int32_t id;
+  std::int32_t answer_count;  ///< occurrences in the answer; 0 = it is in the prompt alone
+};
+
+/// A number that is added to a word's logit. Ids of one row are distinct.
+struct WordBias {
+  std::int32_t id;
+  float value;
+};
+
+/// Which words the sampler may choose, and how. One row of logits. The logits pass the penalties,
+/// then the biases, then the masks; what comes out is "the distribution" of SampleArgs.
 struct SamplingRow {
   float temperature = 0;   ///< 0 = the largest logit, lowest id on ties
   float top_p = 1;         ///< keep the most likely words until the mass before one exceeds top_p
@@ -88,6 +104,14 @@ struct SamplingRow {
   std::int32_t allowed_count = 0;
   std::int32_t suppressed_begin = 0;  ///< range of ids that are never chosen, even if allowed
   std::int32_t suppressed_count = 0;
+  float repetition_penalty = 1;  ///< > 0: divides positive logits of seen words, multiplies others
+  float presence_penalty = 0;    ///< taken off words that the answer holds
+  float frequency_penalty = 0;   ///< taken off words as often as the answer holds them
+  std::int32_t seen_begin = 0;   ///< range in SampleArgs::seen
+  std::int32_t seen_count = 0;
+  std::int32_t bias_begin = 0;  ///< range in SampleArgs::biases
+  std::int32_t bias_count = 0;
+  std::int32_t num_top = 0;  ///< likeliest words to list, up to kMaxTopWords
 };
 
 struct SampleArgs {
@@ -95,8 +119,16 @@ struct SampleArgs {
   std::span<const SamplingRow> rows;       ///< [S] host memory
   std::span<const std::int32_t> mask_ids;  ///< host memory
   TensorView ids;                          ///< [S] i32 chosen ids
-  TensorView
-      logprobs;  ///< [S] f32 log softmax of the masked logits (temperature 1) at the chosen id
+  TensorView logprobs;  ///< [S] f32 log softmax (temperature 1) of the distribution at that id
+
+  std::span<const SeenWord> seen{};    ///< host memory
+  std::span<const WordBias> biases{};  ///< host memory
+  /// [S, kMaxTopWords] i32 and f32: the num_top likeliest words and their log softmax (temperature
+  /// 1), likeliest first, lowest id on ties. -1 and -infinity fill what is left, as when fewer
+  /// words are possible. Both empty when no row asks. Without a finite largest logit the chosen
+  /// word stands alone.
+  TensorView top_ids{};
+  TensorView top_logprobs{};
 };
 
 /// What a device can do: one method for each operation, shapes in the comments. T = rows, D = model
@@ -210,7 +242,8 @@ class Ops {
   virtual void argmax_bins(Stream& stream, TensorView logits, int window, TensorView bins_out,
                            TensorView mass) = 0;
 
-  /// One word per row: masks, temperature, top-k, then top-p, then min-p, then the draw.
+  /// One word per row: penalties, biases, masks, temperature, top-k, then top-p, then min-p, then
+  /// the draw.
   virtual void sample(Stream& stream, const SampleArgs& args) = 0;
 
  protected:

@@ -1,5 +1,6 @@
 #include "backend/cpu/sampler.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -239,6 +240,196 @@ TEST_P(Sampler, LogprobIsAtTemperatureOne) {
   EXPECT_NEAR(answer.logprobs[0], kFour[static_cast<std::size_t>(answer.ids[0])], 1e-6);
 }
 
+// One row whose logits are changed; checked word by word against the reference.
+class ChangedLogits : public Sampler {
+ protected:
+  // Lists the likeliest words as well as it draws: every greedy choice and every listed number must
+  // be the reference's.
+  void check(const Floats& logits, const reference::LogitChanges& changes,
+             std::int32_t num_top = kMaxTopWords) {
+    std::vector<SeenWord> seen;
+    for (std::size_t i = 0; i < changes.seen_ids.size(); ++i) {
+      seen.push_back({changes.seen_ids[i], changes.seen_counts[i]});
+    }
+    std::vector<WordBias> biases;
+    for (std::size_t i = 0; i < changes.bias_ids.size(); ++i) {
+      biases.push_back({changes.bias_ids[i], changes.bias[i]});
+    }
+    SamplingRow row;
+    row.allowed_count = static_cast<std::int32_t>(changes.allowed.size());
+    row.repetition_penalty = static_cast<float>(changes.repetition_penalty);
+    row.presence_penalty = static_cast<float>(changes.presence_penalty);
+    row.frequency_penalty = static_cast<float>(changes.frequency_penalty);
+    row.seen_count = static_cast<std::int32_t>(seen.size());
+    row.bias_count = static_cast<std::int32_t>(biases.size());
+    row.num_top = num_top;
+    // The second row asks for nothing and must be as it is alone.
+    const std::vector<SamplingRow> rows = {row, SamplingRow{}};
+    Floats twice = logits;
+    twice.insert(twice.end(), logits.begin(), logits.end());
+    const auto vocab = static_cast<std::int64_t>(logits.size());
+    const Guarded input = Guarded::of(twice, {2, vocab});
+    const Guarded ids(DType::kI32, {2});
+    const Guarded logprobs(DType::kF32, {2});
+    const Guarded top_ids(DType::kI32, {2, kMaxTopWords});
+    const Guarded top_logprobs(DType::kF32, {2, kMaxTopWords});
+    ops().sample(stream(), {.logits = input.view(),
+                            .rows = rows,
+                            .mask_ids = changes.allowed,
+                            .ids = ids.view(),
+                            .logprobs = logprobs.view(),
+                            .seen = seen,
+                            .biases = biases,
+                            .top_ids = top_ids.view(),
+                            .top_logprobs = top_logprobs.view()});
+    EXPECT_EQ(input.floats(), twice) << "the logits were changed";
+    const Doubles expected = reference::changed_logprobs(logits, changes);
+    const auto words = static_cast<std::size_t>(num_top);
+    Ints order;
+    for (std::int32_t i = 0; i < vocab; ++i) {
+      if (expected[static_cast<std::size_t>(i)] > -static_cast<double>(kInfinity)) {
+        order.push_back(i);
+      }
+    }
+    std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) {
+      return expected[static_cast<std::size_t>(a)] > expected[static_cast<std::size_t>(b)];
+    });
+    const auto expect_word = [&](std::int32_t id, float logprob, std::size_t rank) {
+      EXPECT_EQ(id, order[rank]) << "rank " << rank << " of " << vocab;
+      EXPECT_NEAR(logprob, expected[static_cast<std::size_t>(order[rank])], 1e-5);
+    };
+    expect_word(ids.ints()[0], logprobs.floats()[0], 0);
+    for (std::size_t i = 0; i < static_cast<std::size_t>(kMaxTopWords); ++i) {
+      if (i < words && i < order.size()) {
+        expect_word(top_ids.ints()[i], top_logprobs.floats()[i], i);
+      } else {
+        EXPECT_EQ(top_ids.ints()[i], -1) << "rank " << i;
+        EXPECT_EQ(top_logprobs.floats()[i], -kInfinity) << "rank " << i;
+      }
+      EXPECT_EQ(top_ids.ints()[static_cast<std::size_t>(kMaxTopWords) + i], -1);
+    }
+    const Answer plain = sample(logits, {SamplingRow{}});
+    EXPECT_EQ(ids.ints()[1], plain.ids[0]);
+    EXPECT_EQ(logprobs.floats()[1], plain.logprobs[0]);
+    for (const Guarded* out : {&ids, &logprobs, &top_ids, &top_logprobs}) out->check_guards();
+  }
+
+  // The `count` likeliest words: changing any other would hardly show.
+  static Ints likeliest(const Floats& logits, std::size_t count) {
+    Ints order(logits.size());
+    for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::int32_t>(i);
+    std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) {
+      return logits[static_cast<std::size_t>(a)] > logits[static_cast<std::size_t>(b)];
+    });
+    order.resize(std::min(order.size(), count));
+    return order;
+  }
+};
+
+TEST_P(ChangedLogits, RepetitionPenaltyPullsSeenWordsTowardsLess) {
+  for (const double penalty : {1.3, 2.0, 0.5}) {
+    check({3, -2, 1, -1, 0, 2.5f},
+          {.repetition_penalty = penalty, .seen_ids = {0, 1, 4, 5}, .seen_counts = {0, 0, 1, 7}});
+  }
+}
+
+TEST_P(ChangedLogits, PresencePenaltyCountsWordsOfTheAnswerOnce) {
+  check({3, 2.9f, 2.8f, 2.7f},
+        {.presence_penalty = 0.75, .seen_ids = {0, 1, 2}, .seen_counts = {0, 1, 5}});
+  check({3, 2.9f, 2.8f, 2.7f},
+        {.presence_penalty = -0.75, .seen_ids = {0, 1, 2}, .seen_counts = {0, 1, 5}});
+}
+
+TEST_P(ChangedLogits, FrequencyPenaltyCountsEveryOccurrenceInTheAnswer) {
+  check({3, 2.9f, 2.8f, 2.7f},
+        {.frequency_penalty = 0.3, .seen_ids = {0, 1, 2}, .seen_counts = {0, 1, 5}});
+  check({3, 2.9f, 2.8f, 2.7f},
+        {.frequency_penalty = -0.3, .seen_ids = {3, 2}, .seen_counts = {2, 1}});
+}
+
+TEST_P(ChangedLogits, BiasesAddToLogits) {
+  check({3, 2.9f, 2.8f, 2.7f}, {.bias_ids = {3, 0}, .bias = {0.25f, -100}});
+  check({3, 2.9f, 2.8f, 2.7f}, {.bias_ids = {2}, .bias = {100}});
+}
+
+TEST_P(ChangedLogits, TopWordsComeLikeliestFirstAndLowestIdOnTies) {
+  check({1, 4, 2, 4, 3, 4, 2}, {}, 5);
+  check({1, 4, 2, 4, 3, 4, 2}, {}, 1);
+  check({1, 4, 2, 4, 3, 4, 2}, {}, 0);
+}
+
+TEST_P(ChangedLogits, ImpossibleWordsAreNotListed) {
+  check({1, -kInfinity, 2, 3}, {});
+  check({1, 5, 2, 3}, {.bias_ids = {1}, .bias = {-kInfinity}});
+}
+
+TEST_P(ChangedLogits, AllTogetherOnOddVocabularies) {
+  for (const std::int64_t vocab : {1, 7, 31, 257, 5003, 51200}) {
+    const Floats logits = random_floats(vocab, 60 + static_cast<std::uint64_t>(vocab), 8);
+    const Ints best = likeliest(logits, 12);
+    reference::LogitChanges changes{
+        .repetition_penalty = 1.2, .presence_penalty = 0.4, .frequency_penalty = 0.15};
+    for (std::size_t i = 0; i < best.size(); ++i) {
+      if (i % 2 == 0) {
+        changes.seen_ids.push_back(best[i]);
+        changes.seen_counts.push_back(static_cast<std::int32_t>(i / 2));
+      }
+      if (i % 3 == 0) {
+        changes.bias_ids.push_back(best[i]);
+        changes.bias.push_back(i % 2 == 0 ? -1.5f : 0.7f);
+      }
+    }
+    check(logits, changes);
+    for (std::size_t i = 0; i < best.size(); i += 2) changes.allowed.push_back(best[i]);
+    check(logits, changes);
+  }
+}
+
+TEST_P(ChangedLogits, DrawsFollowTheChangedDistribution) {
+  const std::vector<SeenWord> seen = {{1, 1}};
+  const std::vector<WordBias> biases = {{3, std::log(0.5f)}};
+  std::vector<int> counts(4);
+  for (std::uint64_t position = 0; position < 20000; ++position) {
+    const std::vector<SamplingRow> rows = {{.temperature = 1,
+                                            .seed = 31,
+                                            .position = position,
+                                            .presence_penalty = std::log(2.0f),
+                                            .seen_count = 1,
+                                            .bias_count = 1}};
+    const Guarded id(DType::kI32, {1});
+    const Guarded logprob(DType::kF32, {1});
+    const Guarded input = Guarded::of(kFour, {1, 4});
+    ops().sample(stream(), {.logits = input.view(),
+                            .rows = rows,
+                            .mask_ids = {},
+                            .ids = id.view(),
+                            .logprobs = logprob.view(),
+                            .seen = seen,
+                            .biases = biases});
+    ++counts[static_cast<std::size_t>(id.ints()[0])];
+  }
+  // 0.4 and 0.3 become half as much.
+  EXPECT_LT(chi_square(counts, {0.2 / 0.65, 0.2 / 0.65, 0.1 / 0.65, 0.15 / 0.65}), 16.3);
+}
+
+TEST_P(ChangedLogits, WordsOutsideTheVocabularyAreIgnored) {
+  const std::vector<SeenWord> seen = {{-1, 1}, {99, 1}};
+  const std::vector<WordBias> biases = {{4, 50}, {-7, 50}};
+  const std::vector<SamplingRow> rows = {{.presence_penalty = 1, .seen_count = 2, .bias_count = 2}};
+  const Guarded id(DType::kI32, {1});
+  const Guarded logprob(DType::kF32, {1});
+  const Guarded input = Guarded::of(kFour, {1, 4});
+  ops().sample(stream(), {.logits = input.view(),
+                          .rows = rows,
+                          .mask_ids = {},
+                          .ids = id.view(),
+                          .logprobs = logprob.view(),
+                          .seen = seen,
+                          .biases = biases});
+  EXPECT_EQ(id.ints()[0], 1);
+  EXPECT_NEAR(logprob.floats()[0], kFour[1], 1e-6);
+}
+
 TEST_P(Sampler, NanLosesAndNothingCrashes) {
   SamplingRow warm;
   warm.temperature = 1;
@@ -260,6 +451,7 @@ TEST_P(Sampler, NanLosesAndNothingCrashes) {
 }
 
 FOVEA_CONFORMANCE(Sampler);
+FOVEA_CONFORMANCE(ChangedLogits);
 
 // The known-answer vectors that the authors of Philox publish with their code.
 TEST(Philox, KnownAnswers) {

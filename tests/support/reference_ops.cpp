@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "tensor/half.h"
 
@@ -209,6 +210,34 @@ Doubles fourier_features(const Floats& values, const Floats& frequencies, std::i
     }
   }
   return y;
+}
+
+Doubles changed_logprobs(std::span<const float> logits, const LogitChanges& changes) {
+  Doubles x(logits.begin(), logits.end());
+  for (std::size_t i = 0; i < changes.seen_ids.size(); ++i) {
+    double& logit = x[at(changes.seen_ids[i])];
+    const int count = changes.seen_counts[i];
+    if (logit > 0) {
+      logit /= changes.repetition_penalty;
+    } else {
+      logit *= changes.repetition_penalty;
+    }
+    logit -= changes.frequency_penalty * count;
+    logit -= count > 0 ? changes.presence_penalty : 0;
+  }
+  for (std::size_t i = 0; i < changes.bias_ids.size(); ++i) {
+    x[at(changes.bias_ids[i])] += static_cast<double>(changes.bias[i]);
+  }
+  if (!changes.allowed.empty()) {
+    Doubles masked(x.size(), -std::numeric_limits<double>::infinity());
+    for (const std::int32_t id : changes.allowed) masked[at(id)] = x[at(id)];
+    x = masked;
+  }
+  const double largest = *std::max_element(x.begin(), x.end());
+  double total = 0;
+  for (const double logit : x) total += std::exp(logit - largest);
+  for (double& logit : x) logit -= largest + std::log(total);
+  return x;
 }
 
 Doubles softmax(std::span<const float> logits, double temperature) {

@@ -47,6 +47,21 @@ void moe_mlp(const Floats& x, const Ints& experts, const Floats& weights,
 Doubles fourier_features(const Floats& values, const Floats& frequencies, std::int64_t inputs,
                          bool round_to_bf16);
 
+/// What happens to logits before a word is drawn. Counts are occurrences in the answer; 0 = in the
+/// prompt alone.
+struct LogitChanges {
+  double repetition_penalty = 1;
+  double presence_penalty = 0;
+  double frequency_penalty = 0;
+  Ints seen_ids{};
+  Ints seen_counts{};
+  Ints bias_ids{};
+  Floats bias{};
+  Ints allowed{};  ///< empty = all
+};
+/// Log softmax of the changed logits; -infinity for words that are not allowed.
+Doubles changed_logprobs(std::span<const float> logits, const LogitChanges& changes);
+
 /// softmax(logits / temperature).
 Doubles softmax(std::span<const float> logits, double temperature = 1);
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 
 #include "backend/cpu/cpu_ops.h"
 #include "base/check.h"
@@ -64,14 +65,30 @@ void CpuOps::sample(Stream&, const SampleArgs& args) {
   FOVEA_CHECK(args.logits.num_elements() == rows * vocab && args.ids.num_elements() == rows &&
                   args.logprobs.num_elements() == rows,
               "logits {} for {} rows", args.logits.shape.to_string(), rows);
+  const bool lists_top = !args.top_ids.empty();
+  FOVEA_CHECK(lists_top == !args.top_logprobs.empty() &&
+                  (!lists_top || (args.top_ids.num_elements() == rows * kMaxTopWords &&
+                                  args.top_logprobs.num_elements() == rows * kMaxTopWords)),
+              "top words {} and {} for {} rows", args.top_ids.shape.to_string(),
+              args.top_logprobs.shape.to_string(), rows);
   const auto run_one = [&](std::int64_t r, int thread_idx) {
     const std::span<const float> logits(args.logits.as<float>() + r * vocab,
                                         static_cast<std::size_t>(vocab));
-    const SampledWord word =
-        sample_word(logits, args.rows[static_cast<std::size_t>(r)], args.mask_ids, kernels_,
-                    sampler_scratch_[static_cast<std::size_t>(thread_idx)]);
+    const SamplingRow& row = args.rows[static_cast<std::size_t>(r)];
+    FOVEA_CHECK(row.num_top >= 0 && row.num_top <= (lists_top ? kMaxTopWords : 0),
+                "{} top words of {}", row.num_top, lists_top ? kMaxTopWords : 0);
+    SamplerScratch& scratch = sampler_scratch_[static_cast<std::size_t>(thread_idx)];
+    const SampledWord word = sample_word(logits, row, args, kernels_, scratch);
     args.ids.as<std::int32_t>()[r] = word.id;
     args.logprobs.as<float>()[r] = word.logprob;
+    if (!lists_top) return;
+    for (std::int64_t i = 0; i < kMaxTopWords; ++i) {
+      const bool given = static_cast<std::size_t>(i) < scratch.top.size();
+      const SampledWord none{-1, -std::numeric_limits<float>::infinity()};
+      const SampledWord& top = given ? scratch.top[static_cast<std::size_t>(i)] : none;
+      args.top_ids.as<std::int32_t>()[r * kMaxTopWords + i] = top.id;
+      args.top_logprobs.as<float>()[r * kMaxTopWords + i] = top.logprob;
+    }
   };
   pool_.parallel_for(rows, std::ref(run_one));
 }

@@ -12,12 +12,48 @@ namespace {
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
-std::span<const std::int32_t> range_of(std::span<const std::int32_t> ids, std::int32_t begin,
-                                       std::int32_t count) {
+template <class T>
+std::span<const T> range_of(std::span<const T> all, std::int32_t begin, std::int32_t count,
+                            const char* what) {
   FOVEA_CHECK(begin >= 0 && count >= 0 &&
-                  static_cast<std::size_t>(begin) + static_cast<std::size_t>(count) <= ids.size(),
-              "mask ids {} + {} of {}", begin, count, ids.size());
-  return ids.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count));
+                  static_cast<std::size_t>(begin) + static_cast<std::size_t>(count) <= all.size(),
+              "{} {} + {} of {}", what, begin, count, all.size());
+  return all.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count));
+}
+
+// The lists that one row points to.
+struct RowLists {
+  std::span<const std::int32_t> allowed;
+  std::span<const std::int32_t> suppressed;
+  std::span<const SeenWord> seen;
+  std::span<const WordBias> biases;
+
+  static RowLists of(const SamplingRow& row, const SampleArgs& args) {
+    const bool penalised =
+        row.repetition_penalty != 1 || row.presence_penalty != 0 || row.frequency_penalty != 0;
+    FOVEA_CHECK(row.repetition_penalty > 0, "repetition_penalty {}", row.repetition_penalty);
+    return {range_of(args.mask_ids, row.allowed_begin, row.allowed_count, "allowed ids"),
+            range_of(args.mask_ids, row.suppressed_begin, row.suppressed_count, "suppressed ids"),
+            range_of(args.seen, row.seen_begin, penalised ? row.seen_count : 0, "seen words"),
+            range_of(args.biases, row.bias_begin, row.bias_count, "biases")};
+  }
+};
+
+float penalised(float logit, const SamplingRow& row, std::int32_t answer_count) {
+  logit = logit > 0 ? logit / row.repetition_penalty : logit * row.repetition_penalty;
+  if (answer_count > 0) logit -= row.presence_penalty;
+  return logit - row.frequency_penalty * static_cast<float>(answer_count);
+}
+
+// Penalties, then biases, on the logits that find(id) points to (null = not among them).
+template <class Find>
+void adjust(const SamplingRow& row, const RowLists& lists, const Find& find) {
+  for (const SeenWord& word : lists.seen) {
+    if (float* logit = find(word.id)) *logit = penalised(*logit, row, word.answer_count);
+  }
+  for (const WordBias& bias : lists.biases) {
+    if (float* logit = find(bias.id)) *logit += bias.value;
+  }
 }
 
 // The logits that remain after the masks. With an allowed list they are few, and id(i) names them.
@@ -31,34 +67,44 @@ struct MaskedLogits {
   }
 };
 
-MaskedLogits apply_masks(std::span<const float> logits, std::span<const std::int32_t> allowed,
-                         std::span<const std::int32_t> suppressed, SamplerScratch& scratch) {
-  const auto in_vocabulary = [&](std::int32_t id) {
-    return id >= 0 && static_cast<std::size_t>(id) < logits.size();
-  };
-  if (!allowed.empty()) {
-    scratch.ids.assign(allowed.begin(), allowed.end());
-    std::sort(scratch.ids.begin(), scratch.ids.end());
-    scratch.ids.erase(std::unique(scratch.ids.begin(), scratch.ids.end()), scratch.ids.end());
-    std::erase_if(scratch.ids, [&](std::int32_t id) {
-      return !in_vocabulary(id) ||
-             std::find(suppressed.begin(), suppressed.end(), id) != suppressed.end();
-    });
-    float* few = scratch.logits.get<float>(scratch.ids.size());
-    for (std::size_t i = 0; i < scratch.ids.size(); ++i) {
-      few[i] = logits[static_cast<std::size_t>(scratch.ids[i])];
-    }
-    return {few, static_cast<std::int64_t>(scratch.ids.size()), scratch.ids.data()};
-  }
-  if (suppressed.empty()) {
-    return {logits.data(), static_cast<std::int64_t>(logits.size()), nullptr};
+// The logits of the allowed words that are not suppressed, by ascending id.
+MaskedLogits gather_allowed(std::span<const float> logits, const SamplingRow& row,
+                            const RowLists& lists, SamplerScratch& scratch) {
+  std::vector<std::int32_t>& ids = scratch.ids;
+  ids.assign(lists.allowed.begin(), lists.allowed.end());
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  std::erase_if(ids, [&](std::int32_t id) {
+    return id < 0 || static_cast<std::size_t>(id) >= logits.size() ||
+           std::find(lists.suppressed.begin(), lists.suppressed.end(), id) !=
+               lists.suppressed.end();
+  });
+  float* few = scratch.logits.get<float>(ids.size());
+  for (std::size_t i = 0; i < ids.size(); ++i) few[i] = logits[static_cast<std::size_t>(ids[i])];
+  adjust(row, lists, [&](std::int32_t id) -> float* {
+    const auto found = std::lower_bound(ids.begin(), ids.end(), id);
+    return found != ids.end() && *found == id ? few + (found - ids.begin()) : nullptr;
+  });
+  return {few, static_cast<std::int64_t>(ids.size()), ids.data()};
+}
+
+MaskedLogits adjust_and_mask(std::span<const float> logits, const SamplingRow& row,
+                             const RowLists& lists, SamplerScratch& scratch) {
+  if (!lists.allowed.empty()) return gather_allowed(logits, row, lists, scratch);
+  const auto count = static_cast<std::int64_t>(logits.size());
+  if (lists.suppressed.empty() && lists.seen.empty() && lists.biases.empty()) {
+    return {logits.data(), count, nullptr};
   }
   float* all = scratch.logits.get<float>(logits.size());
   std::memcpy(all, logits.data(), logits.size_bytes());
-  for (const std::int32_t id : suppressed) {
-    if (in_vocabulary(id)) all[id] = kMinusInfinity;
+  const auto find = [&](std::int32_t id) -> float* {
+    return id >= 0 && id < count ? all + id : nullptr;
+  };
+  adjust(row, lists, find);
+  for (const std::int32_t id : lists.suppressed) {
+    if (float* logit = find(id)) *logit = kMinusInfinity;
   }
-  return {all, static_cast<std::int64_t>(logits.size()), nullptr};
+  return {all, count, nullptr};
 }
 
 // No finite largest logit: either +infinity is there, or nothing is left at all.
@@ -75,6 +121,28 @@ SampledWord pick_degenerate(const MaskedLogits& masked, float largest,
     }
   }
   return {0, kMinusInfinity};
+}
+
+// The `count` likeliest possible words with their log softmax, log_total = log sum exp(x -
+// largest).
+void list_top(const MaskedLogits& masked, std::int32_t count, float largest, double log_total,
+              std::vector<SampledWord>& top) {
+  const auto most = static_cast<std::size_t>(count);
+  // Kept sorted as logits; ids ascend, so that a later equal never passes an earlier one.
+  float least = kMinusInfinity;
+  for (std::int64_t i = 0; i < masked.count; ++i) {
+    const float logit = masked.logits[i];
+    if (!(logit > least)) continue;
+    const auto place = std::find_if(top.begin(), top.end(),
+                                    [&](const SampledWord& w) { return w.logprob < logit; });
+    top.insert(place, {masked.id(i), logit});
+    if (top.size() > most) top.pop_back();
+    if (top.size() == most) least = top.back().logprob;
+  }
+  for (SampledWord& word : top) {
+    word.logprob = static_cast<float>(static_cast<double>(word.logprob) -
+                                      static_cast<double>(largest) - log_total);
+  }
 }
 
 bool likelier(const Candidate& a, const Candidate& b) {
@@ -166,16 +234,21 @@ double uniform_draw(std::uint64_t seed, std::uint64_t position) {
 }
 
 SampledWord sample_word(std::span<const float> logits, const SamplingRow& row,
-                        std::span<const std::int32_t> mask_ids, const KernelTable& kernels,
+                        const SampleArgs& args, const KernelTable& kernels,
                         SamplerScratch& scratch) {
-  const auto allowed = range_of(mask_ids, row.allowed_begin, row.allowed_count);
-  const auto suppressed = range_of(mask_ids, row.suppressed_begin, row.suppressed_count);
-  const MaskedLogits masked = apply_masks(logits, allowed, suppressed, scratch);
+  const RowLists lists = RowLists::of(row, args);
+  const MaskedLogits masked = adjust_and_mask(logits, row, lists, scratch);
   float largest = kMinusInfinity;
   double total = 0;
   kernels.max_sum_exp(masked.logits, masked.count, &largest, &total);
-  if (!std::isfinite(largest)) return pick_degenerate(masked, largest, suppressed);
+  scratch.top.clear();
+  if (!std::isfinite(largest)) {
+    const SampledWord word = pick_degenerate(masked, largest, lists.suppressed);
+    if (row.num_top > 0) scratch.top.push_back(word);
+    return word;
+  }
   const double log_total = std::log(total);
+  if (row.num_top > 0) list_top(masked, row.num_top, largest, log_total, scratch.top);
 
   if (!(row.temperature > 0)) {
     const float* found = std::find(masked.logits, masked.logits + masked.count, largest);

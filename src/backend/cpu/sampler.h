@@ -34,14 +34,17 @@ struct SamplerScratch {
   GrowingMemory logits;
   std::vector<std::int32_t> ids;
   std::vector<Candidate> candidates;
+  std::vector<SampledWord> top;  ///< what the last sample_word() listed, likeliest first
 };
 
-/// Chooses one word: masks, temperature, top-k, top-p, min-p, draw. NaN logits count as -infinity;
-/// when nothing is left the answer is the lowest id that the masks allow, with logprob -infinity.
-/// The draw walks the kept words by ascending id until their cumulative mass passes the uniform
-/// number. An allowed list costs its own length, not the vocabulary's.
+/// Chooses one word of one row of `args`: penalties, biases, masks, temperature, top-k, top-p,
+/// min-p, draw; lists the row's num_top likeliest words in scratch.top. NaN logits count as
+/// -infinity; when nothing is left the answer is the lowest id that the masks allow, with logprob
+/// -infinity. The draw walks the kept words by ascending id until their cumulative mass passes the
+/// uniform number. An allowed list costs its own length, not the vocabulary's; without penalties,
+/// biases and suppressed words the logits are not copied.
 SampledWord sample_word(std::span<const float> logits, const SamplingRow& row,
-                        std::span<const std::int32_t> mask_ids, const KernelTable& kernels,
+                        const SampleArgs& args, const KernelTable& kernels,
                         SamplerScratch& scratch);
 
 }  // namespace fovea::cpu

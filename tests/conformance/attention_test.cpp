@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "backend/registry.h"
 #include "conformance/conformance.h"
 
 namespace fovea::conformance {
@@ -79,8 +80,9 @@ struct Paged {
 
 class PagedAttention : public Attention {
  protected:
-  // Fills a cache through rope_and_store_kv (no rotation), then compares one step.
-  void check(const Paged& shape, const std::vector<Sequence>& sequences) {
+  // Fills a cache through rope_and_store_kv (no rotation), then compares one step. The rows'
+  // output.
+  Guarded check(const Paged& shape, const std::vector<Sequence>& sequences) {
     const std::int64_t head_dim = shape.head_dim;
     const std::int64_t width = (shape.heads + 2 * shape.kv_heads) * head_dim;
     const std::int64_t out_width = shape.heads * head_dim;
@@ -135,9 +137,9 @@ class PagedAttention : public Attention {
                      ", heads of " + std::to_string(head_dim));
     k_pages.check_guards();
     v_pages.check_guards();
+    return out;
   }
 
- private:
   void store(const HeadLayout& layout, const Floats& qkv, std::int64_t rows,
              const std::int32_t* table, const KvPages& cache) {
     Ints positions;
@@ -158,6 +160,7 @@ class PagedAttention : public Attention {
                             cache);
   }
 
+ private:
   static void append_expected(const Paged& shape, const Sequence& sequence, const Floats& qkv,
                               Doubles& expected) {
     const std::int64_t head_dim = shape.head_dim;
@@ -229,7 +232,88 @@ TEST_P(PagedAttention, Bf16PagesHoldRoundedValues) {
   }
 }
 
+// One sequence whose rows are computed in chunks, one call each.
+class ChunkedAttention : public PagedAttention {
+ protected:
+  // Lengths of the chunks that make up the context.
+  using Chunks = std::vector<std::int32_t>;
+
+  Guarded run(Device& device, const Paged& shape, const Floats& qkv, std::int32_t prefix,
+              const Chunks& chunks) {
+    const HeadLayout layout{shape.heads, shape.kv_heads, shape.head_dim, shape.page_size};
+    const std::int64_t width = std::int64_t{shape.heads + 2 * shape.kv_heads} * shape.head_dim;
+    const auto context = static_cast<std::int64_t>(qkv.size()) / width;
+    const std::int64_t num_pages = (context + shape.page_size - 1) / shape.page_size;
+    Ints table;
+    for (std::int64_t i = 0; i < num_pages; ++i) {
+      table.push_back(static_cast<std::int32_t>(num_pages - 1 - i));
+    }
+    const Shape pool{num_pages, shape.kv_heads, shape.page_size * std::int64_t{shape.head_dim}};
+    const Guarded k_pages(shape.cache, pool);
+    const Guarded v_pages(shape.cache, pool);
+    const KvPages cache{k_pages.view(), v_pages.view()};
+    store(layout, qkv, context, table.data(), cache);
+    const Guarded input = Guarded::of(qkv, {context, width});
+    const Guarded out(DType::kF32, {context, std::int64_t{shape.heads} * shape.head_dim});
+    std::int32_t begin = 0;
+    for (const std::int32_t rows : chunks) {
+      device.ops().paged_attention(stream(), input.view().rows(begin, rows), cache, layout,
+                                   {.query_start = Ints{0, rows},
+                                    .context_len = Ints{begin + rows},
+                                    .prefix_len = Ints{prefix},
+                                    .page_table = table,
+                                    .max_pages = num_pages},
+                                   out.view().rows(begin, rows));
+      begin += rows;
+    }
+    EXPECT_EQ(begin, context);
+    return out;
+  }
+
+  void check_chunkings(const Paged& shape) {
+    constexpr std::int32_t kContext = 520;
+    constexpr std::int32_t kPrefix = 300;
+    const std::int64_t width = std::int64_t{shape.heads + 2 * shape.kv_heads} * shape.head_dim;
+    const Floats qkv = random_floats(kContext * width, 71, 2);
+    const Guarded whole = run(*device_, shape, qkv, kPrefix, {kContext});
+    Chunks row_by_row = {kPrefix};
+    for (int i = kPrefix; i < kContext; ++i) row_by_row.push_back(1);
+    auto other = create_device("cpu", {.num_threads = 8, .cpu_isa = GetParam().isa});
+    ASSERT_TRUE(other.ok());
+    for (Device* device : {device_.get(), other->get()}) {
+      for (const Chunks& chunks :
+           {Chunks{300, 220}, Chunks{301, 2, 3, 14, 100, 97, 3}, Chunks{428, 1, 91}, row_by_row}) {
+        const Guarded parts = run(*device, shape, qkv, kPrefix, chunks);
+        EXPECT_EQ(row_bits(parts, 0, kContext), row_bits(whole, 0, kContext))
+            << chunks.size() << " chunks, pages of " << shape.page_size << ", heads of "
+            << shape.head_dim << ", " << dtype_name(shape.cache);
+      }
+    }
+  }
+};
+
+TEST_P(ChunkedAttention, IsBitEqualAtAnyChunkingAndNumberOfThreads) {
+  for (const DType cache : {DType::kF32, DType::kBf16}) {
+    check_chunkings({2, 2, 64, 16, cache});
+    check_chunkings({2, 1, 72, 16, cache});
+    check_chunkings({1, 1, 40, 24, cache});
+    check_chunkings({1, 1, 256, 8, cache});
+    check_chunkings({3, 1, 8, 64, cache});
+  }
+}
+
+TEST_P(PagedAttention, ASequenceIsBitEqualInAnyBatch) {
+  const Paged shape{2, 2, 64, 16, DType::kF32};
+  const Sequence alone{1, 400, 37};
+  const Sequence chunk{30, 300, 37};
+  const std::vector<Sequence> others = {alone, chunk, {1, 33, 0}, {60, 60, 50}, {2, 700, 0}};
+  const Guarded together = check(shape, others);
+  EXPECT_EQ(row_bits(check(shape, {alone}), 0, 1), row_bits(together, 0, 1));
+  EXPECT_EQ(row_bits(check(shape, {alone, chunk}), 0, 31), row_bits(together, 0, 31));
+}
+
 FOVEA_CONFORMANCE(Attention);
+FOVEA_CONFORMANCE(ChunkedAttention);
 FOVEA_CONFORMANCE(PagedAttention);
 
 }  // namespace

@@ -83,6 +83,13 @@ void Guarded::check_guards() const {
   EXPECT_TRUE(intact(memory_->end() - kGuardBytes, memory_->end())) << "written past the end";
 }
 
+std::vector<std::uint32_t> row_bits(const Guarded& matrix, std::int64_t begin, std::int64_t count) {
+  const TensorView rows = matrix.view().rows(begin, count);
+  std::vector<std::uint32_t> bits(static_cast<std::size_t>(rows.num_elements()));
+  if (!bits.empty()) std::memcpy(bits.data(), rows.data, rows.size_bytes());
+  return bits;
+}
+
 Floats random_floats(std::int64_t count, std::uint64_t seed, float scale) {
   Floats values;
   std::uint64_t state = seed;

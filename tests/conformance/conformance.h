@@ -48,7 +48,7 @@ class ConformanceTest : public testing::TestWithParam<Target> {
 
   Ops& ops() { return device_->ops(); }
   Stream& stream() { return *stream_; }
-  /// Whether many rows of x are rounded to bf16 for bf16 weights.
+  /// Whether x is rounded to bf16 for bf16 weights.
   bool rounds_activations() const { return GetParam().isa.ends_with("_bf16"); }
 
   std::unique_ptr<Device> device_;
@@ -84,6 +84,9 @@ class Guarded {
   std::shared_ptr<std::vector<std::byte>> memory_;
   TensorView view_;
 };
+
+/// Bit patterns of the floats of rows [begin, begin + count) of a matrix: for comparing to the bit.
+std::vector<std::uint32_t> row_bits(const Guarded& matrix, std::int64_t begin, std::int64_t count);
 
 /// Uniform in [-scale, scale); the same for the same seed.
 Floats random_floats(std::int64_t count, std::uint64_t seed, float scale = 1);

@@ -85,6 +85,30 @@ TEST_P(Experts, MlpAddsTheWeightedExperts) {
   }
 }
 
+TEST_P(Experts, RowsAreBitEqualAtAnyBatch) {
+  const std::int64_t rows = 90, num_experts = 4, k = 2, dim = 70, inner = 300;
+  for (const DType storage : {DType::kF32, DType::kBf16}) {
+    const Weights w = make(num_experts, dim, inner, storage);
+    const Guarded x = Guarded::of(random_floats(rows * dim, 1), {rows, dim});
+    const Guarded logits = Guarded::of(random_floats(rows * num_experts, 2), {rows, num_experts});
+    const Floats before = random_floats(rows * dim, 3);
+    const auto run = [&](std::int64_t begin, std::int64_t count) {
+      const Guarded experts(DType::kI32, {count, k});
+      const Guarded weights(DType::kF32, {count, k});
+      const auto first = before.begin() + static_cast<std::ptrdiff_t>(begin * dim);
+      const Guarded y = Guarded::of(Floats(first, first + count * dim), {count, dim});
+      ops().moe_route(stream(), logits.view().rows(begin, count), experts.view(), weights.view());
+      ops().moe_mlp(stream(), x.view().rows(begin, count), experts.view(), weights.view(),
+                    w.packed_up, w.packed_down, y.view());
+      return y;
+    };
+    const Guarded all = run(0, rows);
+    for (const std::int64_t count : {1, 2, 5, 16, 40}) {
+      EXPECT_EQ(row_bits(run(17, count), 0, count), row_bits(all, 17, count)) << count << " rows";
+    }
+  }
+}
+
 FOVEA_CONFORMANCE(Experts);
 
 }  // namespace

@@ -13,7 +13,9 @@
 
 namespace fovea::cpu {
 
-/// Ops on the processor. Activations are f32 whatever the weights are stored as; sums are f32.
+/// Ops on the processor. Activations are f32 whatever the weights are stored as; sums are f32. A
+/// row comes out the same to the bit whatever rows, chunks and number of threads it is computed
+/// with.
 ///
 /// Used by one stream at a time: workspaces belong to the object. They grow to what the largest
 /// call so far needed (moe_mlp, sample and split decode attention; the threads' own scratch is
@@ -67,9 +69,10 @@ class CpuOps final : public Ops {
     std::int64_t first_item;
     std::int64_t row_blocks;  // of a prompt; 0 = rows are decoded one by one
     std::int64_t rows_per_block;
-    std::int64_t keys_per_split;  // of a decoded row: a multiple of the page size
+    std::int64_t blocks;            // of keys that a decoded row is joined from
+    std::int64_t blocks_per_split;  // taken by one item
     std::int64_t splits;
-    std::int64_t first_partial;  // row of the workspace of partial results
+    std::int64_t first_partial;  // row of the workspace of partial results, one for each block
   };
   struct PagedCall;
   // Which rows each expert takes, and where they lie in the workspace.
@@ -80,9 +83,8 @@ class CpuOps final : public Ops {
   void plan_attention(const PagedCall& call);
   void attend_prompt_block(const PagedCall& call, std::size_t sequence, std::int64_t item,
                            float* scratch) const;
-  void attend_decoded_row(const PagedCall& call, std::size_t sequence, std::int64_t item,
-                          float* scratch) const;
-  void join_partials(const PagedCall& call) const;
+  void attend_decoded_row(const PagedCall& call, std::size_t sequence, std::int64_t item) const;
+  void join_splits(const PagedCall& call) const;
   void run_experts(TensorView x, TensorView experts, TensorView weights,
                    std::span<const std::unique_ptr<const Matrix>> up,
                    std::span<const std::unique_ptr<const Matrix>> down, TensorView y);

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cmath>
 #include <functional>
 
 #include "backend/cpu/cpu_ops.h"
@@ -59,7 +58,7 @@ struct CpuOps::PagedCall {
   HeadLayout heads;
   const AttentionBatch& batch;
   TensorView out;
-  float* partials = nullptr;  // [decoded rows * heads * splits][head_dim + 2]: out, max, sum
+  float* partials = nullptr;  // [decoded rows * heads * blocks][head_dim + 2]
 
   std::int64_t qkv_stride() const {
     return std::int64_t{heads.num_heads + 2 * heads.num_kv_heads} * heads.head_dim;
@@ -72,7 +71,10 @@ struct CpuOps::PagedCall {
   float* o(std::int64_t row, std::int64_t head) const {
     return out.as<float>() + row * out_stride() + head * heads.head_dim;
   }
-  std::int64_t visible(std::size_t s, std::int64_t position) const {
+  float* partial(std::int64_t index) const { return partials + index * (heads.head_dim + 2); }
+  // Keys that row `row` of the sequence sees.
+  std::int64_t visible_to(std::size_t s, std::int64_t row) const {
+    const std::int64_t position = batch.context_len[s] - rows(s) + row;
     const std::int64_t prefix = batch.prefix_len[s];
     const std::int64_t seen = position < prefix ? std::max(prefix, position + 1) : position + 1;
     return std::min<std::int64_t>(seen, batch.context_len[s]);
@@ -99,7 +101,6 @@ void CpuOps::plan_attention(const PagedCall& call) {
   const std::size_t sequences = call.batch.context_len.size();
   const std::int64_t threads = pool_.num_threads();
   const std::int64_t heads = call.heads.num_heads;
-  const std::int64_t page_size = call.heads.page_size;
   std::int64_t decoded = 0;
   for (std::size_t s = 0; s < sequences; ++s) {
     decoded += call.rows(s) <= kDecodedRows ? call.rows(s) * heads : 0;
@@ -124,14 +125,15 @@ void CpuOps::plan_attention(const PagedCall& call) {
       items += plan.row_blocks * heads;
     } else {
       // More threads than rows x heads: cut the context, but not below what a thread is worth.
-      constexpr std::int64_t kFewestKeys = 256;
+      constexpr std::int64_t kFewestBlocks = 2;
       const std::int64_t keys = std::max<std::int64_t>(1, call.batch.context_len[s]);
-      const std::int64_t most = std::max<std::int64_t>(1, keys / kFewestKeys);
+      plan.blocks = ceil_div(keys, kKeyBlock);
+      const std::int64_t most = std::max<std::int64_t>(1, plan.blocks / kFewestBlocks);
       const std::int64_t cuts = decoded >= threads ? 1 : std::min(most, ceil_div(threads, decoded));
-      plan.keys_per_split = round_up(ceil_div(keys, cuts), page_size);
-      plan.splits = ceil_div(keys, plan.keys_per_split);
+      plan.blocks_per_split = ceil_div(plan.blocks, cuts);
+      plan.splits = ceil_div(plan.blocks, plan.blocks_per_split);
       items += rows * heads * plan.splits;
-      partials += rows * heads * plan.splits;
+      partials += rows * heads * plan.blocks;
     }
     sequence_plans_.push_back(plan);
   }
@@ -163,58 +165,37 @@ void CpuOps::attend_prompt_block(const PagedCall& call, std::size_t s, std::int6
   kernels_.attend(&args, scratch);
 }
 
-void CpuOps::attend_decoded_row(const PagedCall& call, std::size_t s, std::int64_t item,
-                                float* scratch) const {
+void CpuOps::attend_decoded_row(const PagedCall& call, std::size_t s, std::int64_t item) const {
   const SequencePlan& plan = sequence_plans_[s];
   const std::int64_t split = item % plan.splits;
-  const std::int64_t head = item / plan.splits % call.heads.num_heads;
-  const std::int64_t row = item / plan.splits / call.heads.num_heads;
-  const std::int64_t position = call.batch.context_len[s] - call.rows(s) + row;
-  const std::int64_t visible = call.visible(s, position);
-  float* partial = call.partials + (plan.first_partial + item) * (call.heads.head_dim + 2);
+  const std::int64_t unit = item / plan.splits;  // (row, head)
+  const std::int64_t head = unit % call.heads.num_heads;
+  const std::int64_t row = unit / call.heads.num_heads;
   DecodeArgs args{};
   args.q = call.q(call.batch.query_start[s] + row, head);
-  args.key_begin = split * plan.keys_per_split;
-  args.key_end = std::min(visible, args.key_begin + plan.keys_per_split);
+  args.num_keys = call.visible_to(s, row);
+  args.block_begin = split * plan.blocks_per_split;
+  args.block_end =
+      std::min(ceil_div(args.num_keys, kKeyBlock), args.block_begin + plan.blocks_per_split);
   args.head_dim = call.heads.head_dim;
   args.kv = call.kv(s, head);
-  args.out = partial;
-  args.max_log2 = partial + call.heads.head_dim;
-  args.sum = partial + call.heads.head_dim + 1;
-  if (args.key_begin >= args.key_end) {
-    *args.sum = 0;  // this row sees nothing of this part
-    return;
+  args.partials = call.partial(plan.first_partial + unit * plan.blocks + args.block_begin);
+  kernels_.attend_decode(&args);
+  if (plan.splits == 1) {
+    kernels_.join_blocks(args.partials, args.block_end, args.head_dim,
+                         call.o(call.batch.query_start[s] + row, head));
   }
-  kernels_.attend_decode(&args, scratch);
 }
 
-void CpuOps::join_partials(const PagedCall& call) const {
-  const std::int64_t head_dim = call.heads.head_dim;
+void CpuOps::join_splits(const PagedCall& call) const {
   for (std::size_t s = 0; s + 1 < sequence_plans_.size(); ++s) {
     const SequencePlan& plan = sequence_plans_[s];
-    if (plan.row_blocks != 0) continue;
-    for (std::int64_t i = 0; i < call.rows(s) * call.heads.num_heads; ++i) {
-      const float* parts = call.partials + (plan.first_partial + i * plan.splits) * (head_dim + 2);
-      const auto part_sum = [&](std::int64_t p) {
-        return parts[p * (head_dim + 2) + head_dim + 1];
-      };
-      const auto part_max = [&](std::int64_t p) { return parts[p * (head_dim + 2) + head_dim]; };
-      float largest = part_max(0);  // every row sees its first key
-      for (std::int64_t p = 1; p < plan.splits; ++p) {
-        if (part_sum(p) != 0) largest = std::max(largest, part_max(p));
-      }
-      float* out =
-          call.o(call.batch.query_start[s] + i / call.heads.num_heads, i % call.heads.num_heads);
-      std::fill(out, out + head_dim, 0.0f);
-      float total = 0;
-      for (std::int64_t p = 0; p < plan.splits; ++p) {
-        if (part_sum(p) == 0) continue;
-        const float factor = plan.splits == 1 ? 1.0f : std::exp2(part_max(p) - largest);
-        total += factor * part_sum(p);
-        const float* part = parts + p * (head_dim + 2);
-        for (std::int64_t d = 0; d < head_dim; ++d) out[d] += factor * part[d];
-      }
-      for (std::int64_t d = 0; d < head_dim; ++d) out[d] /= total;
+    if (plan.row_blocks != 0 || plan.splits == 1) continue;
+    for (std::int64_t unit = 0; unit < call.rows(s) * call.heads.num_heads; ++unit) {
+      const std::int64_t row = unit / call.heads.num_heads;
+      kernels_.join_blocks(call.partial(plan.first_partial + unit * plan.blocks),
+                           ceil_div(call.visible_to(s, row), kKeyBlock), call.heads.head_dim,
+                           call.o(call.batch.query_start[s] + row, unit % call.heads.num_heads));
     }
   }
 }
@@ -246,11 +227,11 @@ void CpuOps::paged_attention(Stream&, TensorView qkv, KvPages pages, HeadLayout 
     if (sequence_plans_[s].row_blocks != 0) {
       attend_prompt_block(call, s, local, scratch_.of(thread_idx));
     } else {
-      attend_decoded_row(call, s, local, scratch_.of(thread_idx));
+      attend_decoded_row(call, s, local);
     }
   };
   pool_.parallel_for(sequence_plans_.back().first_item, std::ref(run_one));
-  join_partials(call);
+  join_splits(call);
 }
 
 }  // namespace fovea::cpu

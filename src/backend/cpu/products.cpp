@@ -23,7 +23,8 @@ ProductRunner::Plan ProductRunner::plan_streamed(const GemmArgs& product,
   const std::int64_t panel_weights = std::max<std::int64_t>(1, product.k * kernels_.panel_cols);
   const std::int64_t smallest = ceil_div(std::int64_t{32768}, panel_weights);
   const std::int64_t fair = ceil_div(num_panels, std::int64_t{8} * pool_.num_threads());
-  const std::int64_t panels = std::max(smallest, fair);
+  std::int64_t panels = std::max(smallest, fair);
+  if (panels > 4) panels = round_up(panels, std::int64_t{4});  // the kernel takes them in fours
   return {first_item, product.m, 1, panels, ceil_div(num_panels, panels)};
 }
 
@@ -49,7 +50,7 @@ void ProductRunner::run_item(const GemmArgs& product, const Plan& plan, std::int
   const std::int64_t panel = item / plan.row_blocks * plan.panels;
   const std::int64_t panel_end = std::min(num_panels, panel + plan.panels);
   if (product.m <= kMaxStreamRows) {
-    kernels_.gemm_stream(&product, panel, panel_end);
+    kernels_.gemm_stream(&product, panel, panel_end, scratch);
     return;
   }
   const std::int64_t row = item % plan.row_blocks * plan.rows;

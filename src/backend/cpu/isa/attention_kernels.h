@@ -1,13 +1,14 @@
 #pragma once
 
 // Attention of a block of query rows: keys pass by in blocks, scores exist for a few rows and one
-// block of keys at a time, and running maxima and sums keep the softmax exact.
+// block of keys at a time, and running maxima and sums keep the softmax exact. A block is weighed
+// against its own maximum and joins the earlier ones in order, so that it makes no difference to
+// the last bit who computed a block, or when (decode_kernels.h computes the same numbers).
 
 #include "gemm_kernels.h"
 
 namespace fovea::cpu::FOVEA_ISA {
 
-constexpr int64_t kKeyBlock = 128;  // keys per pass
 // Rows scored together: their scores, one panel of keys and a tile of queries share L1.
 constexpr int64_t kScoreRows = 4 * kTileRows;
 // Most rows of one call. Every call packs its keys again, which costs as much as scoring about 60
@@ -108,46 +109,74 @@ static void pack_values(const KeyValueArgs& kv, int64_t head_dim, int64_t begin,
   }
 }
 
-// Scores of one row against `seen` keys of a block of `count` become weights exp(score - maximum),
-// zeros past `seen`. Returns the factor by which earlier sums shrink.
-static inline float soften_row(float* scores, int64_t seen, int64_t count, float* running_max,
-                               float* running_sum) {
+// What a row knows of some keys: their largest score and sum(exp2(score - max)).
+struct Softmax {
+  float max;
+  float sum;
+};
+
+// Scores of one row against `seen` keys of a block become weights exp2(score - their maximum),
+// zeros from `seen` up to `count`. Reads and writes whole vectors. This function and the two below
+// are never inlined: which products and sums are fused may not depend on the kernel that calls
+// them.
+__attribute__((noinline)) static Softmax soften_row(float* scores, int64_t seen, int64_t count) {
   Floats best = splat(kMinusInfinity);
   int64_t i = 0;
   for (; i + kLanes <= seen; i += kLanes) best = max(load(scores + i), best);
   float largest = max_lanes(best);
   for (; i < seen; ++i) largest = scores[i] > largest ? scores[i] : largest;
-  const float old_max = *running_max;
-  const float new_max = largest > old_max ? largest : old_max;
   Floats total = {};
   for (i = 0; i + kLanes <= seen; i += kLanes) {
-    const Floats weight = exp2_of(load(scores + i) - splat(new_max));
+    const Floats weight = exp2_of(load(scores + i) - splat(largest));
     store(scores + i, weight);
     total += weight;
   }
   if (i < seen) {
-    Floats tail = exp2_of(load(scores + i) - splat(new_max));
+    Floats tail = exp2_of(load(scores + i) - splat(largest));
     for (int64_t lane = seen - i; lane < kLanes; ++lane) tail[lane] = 0;
     store(scores + i, tail);
     total += tail;
     i += kLanes;
   }
   for (; i < count; i += kLanes) store(scores + i, Floats{});
-  const float shrink = old_max == kMinusInfinity ? 0.0f : exp2_of(splat(old_max - new_max))[0];
-  *running_max = new_max;
-  *running_sum = *running_sum * shrink + sum_lanes(total);
-  return shrink;
+  return {largest, sum_lanes(total)};
+}
+
+// How earlier sums and those of a block change to share one maximum; one of the factors is 1.
+struct JoinFactors {
+  float earlier;
+  float block;
+};
+
+// Takes a block that is not the first into what a row knows so far.
+__attribute__((noinline)) static JoinFactors join(Softmax block, Softmax* row) {
+  JoinFactors factors = {1, 1};
+  if (block.max > row->max) {
+    factors.earlier = exp2_of(splat(row->max - block.max))[0];
+    row->max = block.max;
+  } else {
+    factors.block = exp2_of(splat(block.max - row->max))[0];
+  }
+  row->sum = row->sum * factors.earlier + block.sum * factors.block;
+  return factors;
+}
+
+// sums[0, count) *= factor, in whole vectors.
+__attribute__((noinline)) static void shrink_sums(float factor, int64_t count, float* sums) {
+  if (factor == 1.0f) return;
+  for (int64_t d = 0; d < count; d += kLanes) store(sums + d, load(sums + d) * splat(factor));
 }
 
 // One block of keys against the rows [row_begin, row_begin + kScoreRows) of a call.
 static void attend_block(const AttentionArgs& a, int64_t row_begin, int64_t key_begin,
                          int64_t count, const float* queries, const float* keys,
-                         const float* values, float* scores, float* out, float* running_max,
-                         float* running_sum) {
+                         const float* values, float* scores, float* out, Softmax* running) {
+  float factors[kScoreRows];
   const int64_t rows = a.num_rows - row_begin < kScoreRows ? a.num_rows - row_begin : kScoreRows;
   const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
   const int64_t panels = (count + kPanelCols - 1) / kPanelCols;
   const int64_t dim_panels = (a.head_dim + kPanelCols - 1) / kPanelCols;
+  const int64_t out_cols = dim_panels * kPanelCols;
   for (int64_t panel = 0; panel < panels; ++panel) {
     for (int64_t tile = 0; tile < tiles; ++tile) {
       packed_tile(a.head_dim, queries + (row_begin + tile * kTileRows) * a.head_dim,
@@ -159,22 +188,33 @@ static void attend_block(const AttentionArgs& a, int64_t row_begin, int64_t key_
     const int64_t row = row_begin + r;
     int64_t seen = visible_keys(a, a.first_position + row) - key_begin;
     seen = seen < 0 ? 0 : (seen > count ? count : seen);
-    const float shrink =
-        soften_row(scores + r * kKeyBlock, seen, count, running_max + row, running_sum + row);
-    if (shrink == 1.0f || key_begin == 0) continue;
-    float* sums = out + row * dim_panels * kPanelCols;
-    for (int64_t d = 0; d < dim_panels * kPanelCols; d += kLanes) {
-      store(sums + d, load(sums + d) * splat(shrink));
+    const Softmax block = soften_row(scores + r * kKeyBlock, seen, count);
+    factors[r] = 1;
+    if (key_begin == 0) {
+      running[row] = block;
+    } else if (seen > 0) {
+      const JoinFactors change = join(block, running + row);
+      shrink_sums(change.earlier, out_cols, out + row * out_cols);
+      factors[r] = change.block;
     }
   }
+  for (int64_t r = rows; r < tiles * kTileRows; ++r) factors[r] = 1;  // fill up the last tile
   for (int64_t panel = 0; panel < dim_panels; ++panel) {
     for (int64_t tile = 0; tile < tiles; ++tile) {
-      strided_tile(
-          count, scores + tile * kTileRows * kKeyBlock, kKeyBlock,
-          values + panel * count * kPanelCols,
-          out + (row_begin + tile * kTileRows) * dim_panels * kPanelCols + panel * kPanelCols,
-          dim_panels * kPanelCols, key_begin != 0);
+      strided_tile(count, scores + tile * kTileRows * kKeyBlock, kKeyBlock,
+                   values + panel * count * kPanelCols,
+                   out + (row_begin + tile * kTileRows) * out_cols + panel * kPanelCols, out_cols,
+                   key_begin != 0, factors + tile * kTileRows);
     }
+  }
+}
+
+// The output of one row: its sums over the sum of its weights.
+static inline void finish_attention(const float* sums, float weight, int64_t head_dim, float* out) {
+  const Floats inverse = splat(1.0f / weight);
+  for (int64_t d = 0; d < head_dim; d += kLanes) {
+    const int64_t lanes = head_dim - d < kLanes ? head_dim - d : kLanes;
+    store_some(out + d, load(sums + d) * inverse, lanes);
   }
 }
 
@@ -185,15 +225,10 @@ static void attend(const AttentionArgs* args, float* scratch) {
   float* values = keys + kKeyFloats;
   float* scores = values + kValueFloats;
   float* out = scores + kScoreFloats;
-  float* running_max = out + kOutFloats;
-  float* running_sum = running_max + kAttentionRows;
+  Softmax* running = reinterpret_cast<Softmax*>(out + kOutFloats);
   const int64_t out_cols = (a.head_dim + kPanelCols - 1) / kPanelCols * kPanelCols;
 
   pack_queries(a, queries);
-  for (int64_t r = 0; r < a.num_rows; ++r) {
-    running_max[r] = kMinusInfinity;
-    running_sum[r] = 0;
-  }
   const int64_t last_seen = visible_keys(a, a.first_position + a.num_rows - 1);
   for (int64_t key = 0; key < last_seen; key += kKeyBlock) {
     const int64_t count = last_seen - key < kKeyBlock ? last_seen - key : kKeyBlock;
@@ -204,16 +239,11 @@ static void attend(const AttentionArgs* args, float* scratch) {
           row + kScoreRows < a.num_rows ? row + kScoreRows - 1 : a.num_rows - 1;
       // What a row sees grows with its position: the whole group is past its keys.
       if (visible_keys(a, a.first_position + last_row) <= key) continue;
-      attend_block(a, row, key, count, queries, keys, values, scores, out, running_max,
-                   running_sum);
+      attend_block(a, row, key, count, queries, keys, values, scores, out, running);
     }
   }
   for (int64_t r = 0; r < a.num_rows; ++r) {
-    const Floats inverse = splat(1.0f / running_sum[r]);
-    for (int64_t d = 0; d < a.head_dim; d += kLanes) {
-      const int64_t lanes = a.head_dim - d < kLanes ? a.head_dim - d : kLanes;
-      store_some(a.out + r * a.out_stride + d, load(out + r * out_cols + d) * inverse, lanes);
-    }
+    finish_attention(out + r * out_cols, running[r].sum, a.head_dim, a.out + r * a.out_stride);
   }
 }
 

@@ -1,116 +1,162 @@
 #pragma once
 
 // Attention of one query row over pages: every key and value is read once, straight from its page.
+// The numbers are those of attention_kernels.h to the bit: a chain of multiply-adds over head_dim
+// for each score, and over the keys of a block for each sum.
 
 #include "attention_kernels.h"
 
 namespace fovea::cpu::FOVEA_ISA {
 
-static inline Floats page_vector(const void* base, int64_t at, int64_t lanes, bool is_bf16) {
-  return is_bf16 ? load_bf16_some(static_cast<const uint16_t*>(base) + at, lanes)
-                 : load_some(static_cast<const float*>(base) + at, lanes);
+// Vectors summed side by side: enough to hide the latency of the additions.
+constexpr int kDecodeSums = 8;
+
+// How the elements of a page are read. Offsets count elements.
+struct F32Page {
+  static inline Floats some(const void* base, int64_t at, int64_t lanes) {
+    return load_some(static_cast<const float*>(base) + at, lanes);
+  }
+};
+struct Bf16Page {
+  static inline Floats some(const void* base, int64_t at, int64_t lanes) {
+    return load_bf16_some(static_cast<const uint16_t*>(base) + at, lanes);
+  }
+};
+
+// Element 0 of dimension 0 of the key at `position`; the dimensions are page_size apart.
+static inline int64_t key_at(const KeyValueArgs& kv, int64_t position) {
+  return kv.page_table[position / kv.page_size] * kv.page_stride + position % kv.page_size;
 }
 
-// scores[i] = q . key for the `count` leading positions of one page; q is scaled already. Writes up
-// to kLanes - 1 further floats.
-template <bool kIsBf16>
-static void score_page(const DecodeArgs& a, const float* q, int64_t page, int64_t count,
+// scores[i] = q . key for the keys [begin, begin + count), q being scaled already; begin is a
+// multiple of 8. Writes up to kLanes - 1 further floats.
+template <class Page>
+static void score_keys(const DecodeArgs& a, const float* q, int64_t begin, int64_t count,
                        float* scores) {
-  const int64_t base = page * a.kv.page_stride;
-  for (int64_t i = 0; i < count; i += kLanes) {
-    const int64_t lanes = a.kv.page_size - i < kLanes ? a.kv.page_size - i : kLanes;
-    Floats sums[4] = {};
-    for (int64_t d = 0; d < a.head_dim; d += 4) {
-#pragma GCC unroll 4
-      for (int c = 0; c < 4; ++c) {
-        const int64_t at = base + (d + c) * a.kv.page_size + i;
-        sums[c] += splat(q[d + c]) * page_vector(a.kv.k_pages, at, lanes, kIsBf16);
+  const int64_t page_size = a.kv.page_size;
+  if (page_size % kLanes != 0) {
+    for (int64_t i = 0; i < count;) {
+      const int64_t left = page_size - (begin + i) % page_size;
+      const int64_t lanes = left < kLanes ? left : kLanes;
+      const int64_t at = key_at(a.kv, begin + i);
+      Floats sum = {};
+      for (int64_t d = 0; d < a.head_dim; ++d) {
+        sum += splat(q[d]) * Page::some(a.kv.k_pages, at + d * page_size, lanes);
+      }
+      store(scores + i, sum);
+      i += lanes;
+    }
+    return;
+  }
+  for (int64_t i = 0; i < count; i += kDecodeSums * kLanes) {
+    int64_t at[kDecodeSums];
+    for (int j = 0; j < kDecodeSums; ++j) {
+      // Past the end the first vector is computed again: a fixed count keeps the sums in registers.
+      const int64_t key = i + j * kLanes < count ? i + j * kLanes : i;
+      at[j] = key_at(a.kv, begin + key);
+    }
+    Floats sums[kDecodeSums] = {};
+    for (int64_t d = 0; d < a.head_dim; ++d) {
+      const Floats x = splat(q[d]);
+#pragma GCC unroll 8
+      for (int j = 0; j < kDecodeSums; ++j) {
+        sums[j] += x * Page::some(a.kv.k_pages, at[j] + d * page_size, kLanes);
       }
     }
-    store(scores + i, (sums[0] + sums[1]) + (sums[2] + sums[3]));
+    for (int j = 0; j < kDecodeSums && i + j * kLanes < count; ++j) {
+      store(scores + i + j * kLanes, sums[j]);
+    }
   }
 }
 
-// out[head_dim] += weights . values of the `count` leading positions of one page.
-template <bool kIsBf16>
-static void add_page_values(const DecodeArgs& a, const float* weights, int64_t page, int64_t count,
-                            float* out) {
-  constexpr int64_t kGroup = 4 * kLanes;
-  const int64_t base = page * a.kv.page_stride;
-  for (int64_t d = 0; d < a.head_dim; d += kGroup) {
-    Floats sums[4];
-    int64_t lanes[4];
-#pragma GCC unroll 4
-    for (int c = 0; c < 4; ++c) {
-      const int64_t left = a.head_dim - d - c * kLanes;
-      lanes[c] = left < 0 ? 0 : (left < kLanes ? left : kLanes);
-      sums[c] = load(out + d + c * kLanes);
-    }
-    if (lanes[3] == kLanes) {
-      for (int64_t i = 0; i < count; ++i) {
-        const Floats weight = splat(weights[i]);
-#pragma GCC unroll 4
-        for (int c = 0; c < 4; ++c) {
-          const int64_t at = base + i * a.head_dim + d + c * kLanes;
-          sums[c] += weight * page_vector(a.kv.v_pages, at, kLanes, kIsBf16);
-        }
+// sums[d + ...] = weights . values of the keys [begin, begin + count), for kVectorCount vectors
+// from dimension d on; the last of them is `lanes` long.
+template <class Page, int kVectorCount>
+static void add_values(const DecodeArgs& a, const float* weights, int64_t begin, int64_t count,
+                       int64_t d, int64_t lanes, float* out) {
+  Floats sums[kVectorCount] = {};
+  const int64_t page_size = a.kv.page_size;
+  for (int64_t i = 0; i < count;) {
+    const int64_t offset = (begin + i) % page_size;
+    const int64_t in_page = page_size - offset < count - i ? page_size - offset : count - i;
+    int64_t at =
+        a.kv.page_table[(begin + i) / page_size] * a.kv.page_stride + offset * a.head_dim + d;
+    for (const int64_t end = i + in_page; i < end; ++i) {
+      const Floats weight = splat(weights[i]);
+#pragma GCC unroll 8
+      for (int c = 0; c < kVectorCount; ++c) {
+        sums[c] += weight *
+                   Page::some(a.kv.v_pages, at + c * kLanes, c + 1 < kVectorCount ? kLanes : lanes);
       }
-    } else {
-      for (int64_t i = 0; i < count; ++i) {
-        for (int c = 0; c < 4 && lanes[c] > 0; ++c) {
-          const int64_t at = base + i * a.head_dim + d + c * kLanes;
-          sums[c] += splat(weights[i]) * page_vector(a.kv.v_pages, at, lanes[c], kIsBf16);
-        }
-      }
+      at += a.head_dim;
     }
-#pragma GCC unroll 4
-    for (int c = 0; c < 4; ++c) store(out + d + c * kLanes, sums[c]);
+  }
+#pragma GCC unroll 8
+  for (int c = 0; c < kVectorCount; ++c) {
+    store_some(out + d + c * kLanes, sums[c], c + 1 < kVectorCount ? kLanes : lanes);
   }
 }
 
-template <bool kIsBf16>
-static void decode_row(const DecodeArgs& a, float* scratch) {
-  constexpr int64_t kPositions = 512;  // scored together; at least one page
-  float* scores = scratch;             // [kPositions + 64]: a page may start in the last place
-  float* q = scores + kPositions + 2 * 64;
-  float* out = q + kMaxHeadDim;  // whole groups of vectors
+template <class Page>
+static void sum_values(const DecodeArgs& a, const float* weights, int64_t begin, int64_t count,
+                       float* out) {
+  int64_t d = 0;
+  for (; d + 8 * kLanes <= a.head_dim; d += 8 * kLanes) {
+    add_values<Page, 8>(a, weights, begin, count, d, kLanes, out);
+  }
+  for (; d + 4 * kLanes <= a.head_dim; d += 4 * kLanes) {
+    add_values<Page, 4>(a, weights, begin, count, d, kLanes, out);
+  }
+  for (; d < a.head_dim; d += kLanes) {
+    const int64_t left = a.head_dim - d;
+    add_values<Page, 1>(a, weights, begin, count, d, left < kLanes ? left : kLanes, out);
+  }
+}
+
+template <class Page>
+static void decode_blocks(const DecodeArgs& a) {
+  alignas(64) float scores[kKeyBlock + kLanes];
+  alignas(64) float q[kMaxHeadDim];
   const float scale = kLog2E / __builtin_sqrtf(static_cast<float>(a.head_dim));
   for (int64_t d = 0; d < a.head_dim; ++d) q[d] = a.q[d] * scale;
-  for (int64_t d = 0; d < a.head_dim + 4 * kLanes; d += kLanes) store(out + d, Floats{});
-  float running_max = kMinusInfinity;
-  float running_sum = 0;
-  const int64_t page_size = a.kv.page_size;
-  const int64_t pages_at_once = kPositions / page_size;
-  for (int64_t begin = a.key_begin; begin < a.key_end; begin += pages_at_once * page_size) {
-    const int64_t left = a.key_end - begin;
-    const int64_t count = left < pages_at_once * page_size ? left : pages_at_once * page_size;
-    for (int64_t i = 0; i < count; i += page_size) {
-      const int64_t in_page = count - i < page_size ? count - i : page_size;
-      score_page<kIsBf16>(a, q, a.kv.page_table[(begin + i) / page_size], in_page, scores + i);
-    }
-    const float shrink = soften_row(scores, count, count, &running_max, &running_sum);
-    if (shrink != 1.0f) {
-      for (int64_t d = 0; d < a.head_dim; d += kLanes) {
-        store(out + d, load(out + d) * splat(shrink));
-      }
-    }
-    for (int64_t i = 0; i < count; i += page_size) {
-      const int64_t in_page = count - i < page_size ? count - i : page_size;
-      add_page_values<kIsBf16>(a, scores + i, a.kv.page_table[(begin + i) / page_size], in_page,
-                               out);
-    }
+  float* partial = a.partials;
+  for (int64_t block = a.block_begin; block < a.block_end; ++block) {
+    const int64_t begin = block * kKeyBlock;
+    const int64_t count = a.num_keys - begin < kKeyBlock ? a.num_keys - begin : kKeyBlock;
+    score_keys<Page>(a, q, begin, count, scores);
+    const Softmax softmax = soften_row(scores, count, count);
+    sum_values<Page>(a, scores, begin, count, partial);
+    partial[a.head_dim] = softmax.max;
+    partial[a.head_dim + 1] = softmax.sum;
+    partial += a.head_dim + 2;
   }
-  for (int64_t d = 0; d < a.head_dim; ++d) a.out[d] = out[d];
-  *a.max_log2 = running_max;
-  *a.sum = running_sum;
 }
 
-static void attend_decode(const DecodeArgs* args, float* scratch) {
+static void attend_decode(const DecodeArgs* args) {
   if (args->kv.is_bf16 != 0) {
-    decode_row<true>(*args, scratch);
+    decode_blocks<Bf16Page>(*args);
   } else {
-    decode_row<false>(*args, scratch);
+    decode_blocks<F32Page>(*args);
   }
+}
+
+static void join_blocks(const float* partials, int64_t num_blocks, int32_t head_dim, float* out) {
+  alignas(64) float sums[kMaxHeadDim + kLanes];
+  Softmax row = {partials[head_dim], partials[head_dim + 1]};
+  for (int64_t d = 0; d < head_dim; d += kLanes) {
+    const int64_t lanes = head_dim - d < kLanes ? head_dim - d : kLanes;
+    store(sums + d, load_some(partials + d, lanes));
+  }
+  for (int64_t block = 1; block < num_blocks; ++block) {
+    const float* partial = partials + block * (head_dim + 2);
+    const JoinFactors factors = join({partial[head_dim], partial[head_dim + 1]}, &row);
+    shrink_sums(factors.earlier, head_dim, sums);
+    for (int64_t d = 0; d < head_dim; d += kLanes) {
+      const int64_t lanes = head_dim - d < kLanes ? head_dim - d : kLanes;
+      store(sums + d, load(sums + d) + load_some(partial + d, lanes) * splat(factors.block));
+    }
+  }
+  finish_attention(sums, row.sum, head_dim, out);
 }
 
 }  // namespace fovea::cpu::FOVEA_ISA

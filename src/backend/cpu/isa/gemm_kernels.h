@@ -6,9 +6,8 @@
 
 namespace fovea::cpu::FOVEA_ISA {
 
-// Depth of one pass: a [kDepth][kPanelCols] slice of a panel and a [kDepth][kTileRows] slice of x
-// stay in the first-level cache while a register tile is computed.
-constexpr int64_t kDepth = 256;
+// A [kDepth][kPanelCols] slice of a panel and a [kDepth][kTileRows] slice of x stay in the
+// first-level cache while a register tile is computed.
 constexpr int64_t kBlockRows = 24 * kTileRows;  // rows of one tiled call: their x slice fits L2
 constexpr int64_t kBlockPanels = 768 / kPanelCols;
 
@@ -18,9 +17,10 @@ constexpr int64_t kPanelFloats = kDepth * kPanelCols;
 constexpr int64_t kSumFloats = kBlockRows * kBlockPanels * kPanelCols;
 constexpr int64_t kGemmScratchFloats = kSliceFloats + kPanelFloats + kSumFloats;
 
-// Finishes `count` (<= kPanelCols) sums of row `row` from column `col` on.
-static inline void finish_row(const GemmArgs& g, const float* sums, int64_t row, int64_t col,
-                              int64_t count) {
+// Finishes `count` (<= kPanelCols) sums of row `row` from column `col` on. Never inlined: which of
+// its products and sums are fused may not depend on the kernel that calls it.
+__attribute__((noinline)) static void finish_row(const GemmArgs& g, const float* sums, int64_t row,
+                                                 int64_t col, int64_t count) {
   float* y = g.y + row * g.y_stride + col;
   const float* add = g.add == nullptr ? nullptr : g.add + (row % g.add_rows) * g.n + col;
   for (int64_t i = 0; i < count; i += kLanes) {
@@ -39,10 +39,12 @@ static inline const float* row_of(const GemmArgs& g, int64_t row) {
 }
 
 // sums[kTileRows][sum_stride] (+)= a . b over `depth`. Element (r, k) of a lies at
-// a[r * row_step + k * depth_step]; b is [depth][kPanelCols].
-template <int64_t kRowStep, int64_t kDepthStep>
+// a[r * row_step + k * depth_step]; b is [depth][kPanelCols]. With kScaled what is added to row r
+// of sums counts factors[r] times.
+template <int64_t kRowStep, int64_t kDepthStep, bool kScaled>
 static inline void tile_product(int64_t depth, const float* a, int64_t row_stride, const float* b,
-                                float* sums, int64_t sum_stride, bool accumulate) {
+                                float* sums, int64_t sum_stride, bool accumulate,
+                                const float* factors) {
   Floats acc[kTileRows][kVectors];
 #pragma GCC unroll 16
   for (int r = 0; r < kTileRows; ++r) {
@@ -68,7 +70,13 @@ static inline void tile_product(int64_t depth, const float* a, int64_t row_strid
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
       float* out = sums + r * sum_stride + v * kLanes;
-      store(out, accumulate ? load(out) + acc[r][v] : acc[r][v]);
+      if (!accumulate) {
+        store(out, acc[r][v]);
+      } else if (kScaled) {
+        store(out, load(out) + acc[r][v] * splat(factors[r]));
+      } else {
+        store(out, load(out) + acc[r][v]);
+      }
     }
   }
 }
@@ -76,12 +84,12 @@ static inline void tile_product(int64_t depth, const float* a, int64_t row_strid
 // Packed a: [depth][kTileRows].
 static void packed_tile(int64_t depth, const float* a, const float* b, float* sums,
                         int64_t sum_stride, bool accumulate) {
-  tile_product<1, kTileRows>(depth, a, 0, b, sums, sum_stride, accumulate);
+  tile_product<1, kTileRows, false>(depth, a, 0, b, sums, sum_stride, accumulate, nullptr);
 }
 // a in rows of `row_stride` floats.
 static void strided_tile(int64_t depth, const float* a, int64_t row_stride, const float* b,
-                         float* sums, int64_t sum_stride, bool accumulate) {
-  tile_product<0, 1>(depth, a, row_stride, b, sums, sum_stride, accumulate);
+                         float* sums, int64_t sum_stride, bool accumulate, const float* factors) {
+  tile_product<0, 1, true>(depth, a, row_stride, b, sums, sum_stride, accumulate, factors);
 }
 
 // Rows [row_begin, row_end) x depth [k_begin, k_begin + depth) of x -> [tile][depth][kTileRows];

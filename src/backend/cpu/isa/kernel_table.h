@@ -18,6 +18,15 @@ enum class Epilogue : int32_t { kNone, kGeluTanh, kGeluErf };
 /// Rows of a product that the streaming kernel takes; more go to the tiled one.
 constexpr int64_t kMaxStreamRows = 16;
 
+/// Depths that a product sums in one chain of multiply-adds: every element of y is the sum, in
+/// order, of one such chain for each slice of this depth. All kernels keep to it, so that a row
+/// comes out the same to the bit whatever rows it is computed with.
+constexpr int64_t kDepth = 256;
+
+/// Keys that attention weighs against their own maximum before they join what came before: blocks
+/// begin at multiples of it. All kernels keep to it, to the same end.
+constexpr int64_t kKeyBlock = 128;
+
 /// y[r] = epilogue(scale * (x[r] . W^T) + bias) + add[r mod add_rows], for m rows and n columns.
 ///
 /// W is packed in panels of `panel_cols` columns (the last one padded with zeros):
@@ -69,16 +78,16 @@ struct AttentionArgs {
   int64_t out_stride;
 };
 
-/// One query row against the keys [key_begin, key_end); key_begin is a multiple of the page size.
-/// Leaves sum(exp(s - max) v) in out, and max (in units of log2) and sum(exp(s - max)).
+/// One query row against the first num_keys keys, of which the blocks [block_begin, block_end) of
+/// kKeyBlock are looked at. Leaves for each sum(exp2(s - max) v), max and sum(exp2(s - max)),
+/// scores being in units of log2; join_blocks makes a row of the output of them.
 struct DecodeArgs {
   const float* q;
-  int64_t key_begin, key_end;
+  int64_t num_keys;
+  int64_t block_begin, block_end;
   int32_t head_dim;
   KeyValueArgs kv;  // paged
-  float* out;       // [head_dim]
-  float* max_log2;
-  float* sum;
+  float* partials;  // [block_end - block_begin][head_dim + 2]
 };
 
 constexpr int32_t kMaxHeadDim = 256;
@@ -98,10 +107,12 @@ struct KernelTable {
   void (*gemm_tile)(const GemmArgs* args, int64_t row_begin, int64_t row_end, int64_t panel_begin,
                     int64_t panel_end, float* scratch);
   // All rows (m <= kMaxStreamRows) x panels: every weight is read once, in order.
-  void (*gemm_stream)(const GemmArgs* args, int64_t panel_begin, int64_t panel_end);
+  void (*gemm_stream)(const GemmArgs* args, int64_t panel_begin, int64_t panel_end, float* scratch);
 
   void (*attend)(const AttentionArgs* args, float* scratch);
-  void (*attend_decode)(const DecodeArgs* args, float* scratch);
+  void (*attend_decode)(const DecodeArgs* args);
+  // partials [num_blocks][head_dim + 2] of all blocks of one row, in order -> out [head_dim].
+  void (*join_blocks)(const float* partials, int64_t num_blocks, int32_t head_dim, float* out);
 
   // One row of n floats; y may be x.
   void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps, float* y,

@@ -115,9 +115,13 @@ static inline Floats odd_of(Words pairs) { return as_floats(pairs & 0xffff0000u)
 // subnormals included; the sign extension of the byte leaves the sign where a float has it.
 static inline Floats load_f8(const uint8_t* p) {
 #if FOVEA_LANES == 8 && defined(__AVX2__)
-  // GCC takes the generic form below apart into single bytes for vectors of 8 bytes and less.
+  // GCC takes the generic form below apart into single bytes.
   const Ints wide = reinterpret_cast<Ints>(
       _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#elif FOVEA_LANES == 16 && defined(__AVX512F__)
+  // Zero-masked: GCC 12 warns about the undefined vector inside the plain one.
+  const Ints wide = reinterpret_cast<Ints>(
+      _mm512_maskz_cvtepi8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 #elif FOVEA_LANES == 4 && defined(__ARM_NEON)
   uint32_t four;
   __builtin_memcpy(&four, p, sizeof(four));

@@ -17,6 +17,6 @@ constexpr int64_t kScratchFloats =
   {                                                                                              \
     isa_name, isa::kPanelCols, isa::kTileRows, isa::kBlockRows, isa::kBlockPanels,               \
         isa::kAttentionRows, isa::kScratchFloats, isa::gemm_tile, isa::gemm_stream, isa::attend, \
-        isa::attend_decode, isa::layer_norm, isa::activate, isa::gelu_gate, isa::add_scaled,     \
-        isa::max_sum_exp                                                                         \
+        isa::attend_decode, isa::join_blocks, isa::layer_norm, isa::activate, isa::gelu_gate,    \
+        isa::add_scaled, isa::max_sum_exp                                                        \
   }

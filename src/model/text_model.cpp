@@ -71,7 +71,8 @@ void TextModel::mlp(Stream& stream, const TextBlock& block, TextActivations& a,
                          .bias = block.moe->router.bias.view(),
                          .y = router});
     ops_.moe_route(stream, router, experts, weights);
-    ops_.moe_mlp(stream, normed, experts, weights, block.moe->up, block.moe->down, x);
+    ops_.moe_mlp(stream, normed, experts, weights, block.moe->up, block.moe->down,
+                 nullptr, x);
     return;
   }
   const TensorView inner = a.mlp.rows(rows);

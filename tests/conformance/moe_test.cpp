@@ -76,8 +76,8 @@ TEST_P(Experts, MlpAddsTheWeightedExperts) {
       const Guarded y = Guarded::of(before, {c.rows, c.dim});
       ops().moe_mlp(stream(), Guarded::of(x, {c.rows, c.dim}).view(),
                     Guarded::of(experts, {c.rows, c.k}).view(),
-                    Guarded::of(weights, {c.rows, c.k}).view(), w.packed_up, w.packed_down,
-                    nullptr, y.view());
+                    Guarded::of(weights, {c.rows, c.k}).view(), w.packed_up, w.packed_down, nullptr,
+                    y.view());
       const bool dots = rounds_activations() && storage == DType::kBf16;
       expect_close(y, expected, dots ? 1e-2 : Tolerance::kChain,
                    std::to_string(c.rows) + " rows of " + std::to_string(c.dim));

@@ -26,6 +26,8 @@ class Device {
   /// `size_bytes` of memory aligned to 64 bytes; contents undefined. Error: kResourceExhausted.
   virtual Result<std::byte*> allocate(std::size_t size_bytes) = 0;
   virtual void deallocate(std::byte* data) noexcept = 0;
+  /// Bytes that could be allocated without pushing others out; 0 when that cannot be told.
+  virtual std::size_t free_memory() const = 0;
 
   virtual Result<std::unique_ptr<Stream>> make_stream() = 0;
   virtual Ops& ops() = 0;

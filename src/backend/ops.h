@@ -131,6 +131,40 @@ struct SampleArgs {
   TensorView top_logprobs{};
 };
 
+/// The low-rank pairs that adapters hold for one linear, one pair for each adapter slot: slot s
+/// adds b[s]^T (a[s] x) to what the linear makes of x. `experts` stands for one more dimension
+/// where the linear is one of several routed experts, and for nothing otherwise.
+struct LoraWeights {
+  TensorView a;  ///< [slots, (experts,) max_rank, inputs] f32 or bf16
+  TensorView b;  ///< [slots, (experts,) max_rank, outputs]: transposed, so that what one rank adds
+                 ///< lies side by side; the type of `a`
+  std::span<const std::int32_t>
+      ranks;  ///< [slots] leading ranks in use, at most max_rank; 0 = the linear stays as it is
+
+  bool empty() const { return a.empty(); }
+};
+
+/// Which adapter the rows of a step take. S sequences, rows as in AttentionBatch; host memory.
+struct LoraBatch {
+  std::span<const std::int32_t> query_start;  ///< [S + 1] first row of each sequence, then T
+  std::span<const std::int32_t> slots;        ///< [S] adapter slot of each sequence, -1 = none
+};
+
+/// y[t] += b[s]^T (a[s] x[t]) for the rows t of every sequence that has an adapter slot s.
+struct LoraArgs {
+  TensorView x;  ///< [T, inputs]
+  LoraWeights weights;
+  LoraBatch batch;
+  TensorView y;  ///< [T, outputs]; does not overlap x
+};
+
+/// Adapters of routed experts; see Ops::moe_mlp.
+struct MoeLora {
+  LoraWeights up;    ///< inputs D, outputs 2 inner
+  LoraWeights down;  ///< inputs inner, outputs D
+  LoraBatch batch;
+};
+
 /// What a device can do: one method for each operation, shapes in the comments. T = rows, D = model
 /// width. Activations have activation_dtype(); biases, norms and tables are f32. Shapes are the
 /// caller's duty: a mismatch is a bug and aborts. Outputs may not overlap inputs unless a comment
@@ -185,6 +219,10 @@ class Ops {
 
   virtual void linear(Stream& stream, const LinearArgs& args) = 0;
 
+  /// Adds the low-rank update of each row's adapter; rows without one are not touched. A row's
+  /// result is the same to the bit whichever rows and adapters share the call.
+  virtual void lora(Stream& stream, const LoraArgs& args) = 0;
+
   /// y = activation(x), elementwise. y may be x.
   virtual void activate(Stream& stream, TensorView x, Activation activation, TensorView y) = 0;
 
@@ -224,10 +262,12 @@ class Ops {
                          TensorView weights) = 0;
 
   /// y[t] += sum over the routed experts e of weight * down[e] (gelu_erf(h) * (g + 1)), [h | g] =
-  /// up[e] x[t]. up[e] [2 inner, D], down[e] [D, inner].
+  /// up[e] x[t]. up[e] [2 inner, D], down[e] [D, inner]. `lora` (null = none) adds the adapters'
+  /// low-rank updates to both products, before the gate and before the weight.
   virtual void moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorView weights,
                        std::span<const std::unique_ptr<const Matrix>> up,
-                       std::span<const std::unique_ptr<const Matrix>> down, TensorView y) = 0;
+                       std::span<const std::unique_ptr<const Matrix>> down, const MoeLora* lora,
+                       TensorView y) = 0;
 
   // ---- coordinates and words
 

@@ -38,8 +38,8 @@ bool is_pickle_name(const fs::path& path) {
 Error pickle_error(const fs::path& path) {
   return error(
       ErrorCode::kUnsupported,
-      "{} is a PyTorch pickle, which can run code when it is read; convert it to safetensors (in "
-      "Python: "
+      "{} is a PyTorch pickle, which can run code when it is read; convert it to safetensors (an "
+      "adapter with tools/convert_adapter.py; a model in Python: "
       "safetensors.torch.save_file(torch.load(path, weights_only=True), \"model.safetensors\"))",
       path.string());
 }

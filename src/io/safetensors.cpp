@@ -135,7 +135,9 @@ Error not_safetensors(std::span<const std::byte> file, std::string_view what,
   const std::string_view head(reinterpret_cast<const char*>(file.data()),
                               std::min<std::size_t>(file.size(), 4));
   if (head == "PK\x03\x04" || head.substr(0, 1) == "\x80") {
-    return error(ErrorCode::kUnsupported, "{} is a PyTorch pickle; convert it to safetensors",
+    return error(ErrorCode::kUnsupported,
+                 "{} is a PyTorch pickle; convert it to safetensors (an adapter with "
+                 "tools/convert_adapter.py)",
                  what);
   }
   if (head == "vers") {

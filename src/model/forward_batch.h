@@ -1,11 +1,14 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 
 #include "backend/ops.h"
 
 namespace fovea {
+
+class AdapterSlots;
 
 /// Rows of a step whose input is no word: image embeddings, coordinates, sizes.
 struct EmbeddedRows {
@@ -22,6 +25,14 @@ struct ForwardBatch {
   TensorView last_rows;  ///< [S] i32 the row of each sequence whose hidden state is wanted
   std::span<const EmbeddedRows> embedded;
   AttentionBatch attention;
+  const AdapterSlots* adapters = nullptr;            ///< null: no row has an adapter
+  std::span<const std::int32_t> adapter_slots = {};  ///< [S] host memory: slot of each sequence,
+                                                     ///< -1 = none; empty = none has one
+
+  bool has_adapters() const {
+    return adapters != nullptr &&
+           std::ranges::any_of(adapter_slots, [](std::int32_t slot) { return slot >= 0; });
+  }
 };
 
 }  // namespace fovea

@@ -1,5 +1,7 @@
 #include "model/text_model.h"
 
+#include "model/adapter_slots.h"
+
 namespace fovea {
 namespace {
 
@@ -25,15 +27,16 @@ void TextModel::forward(Stream& stream, const ForwardBatch& batch, std::span<con
   for (const EmbeddedRows& embedded : batch.embedded)
     ops_.scatter_rows(stream, embedded.values, embedded.rows, x);
 
-  for (std::size_t layer = 0; layer < weights_.blocks.size(); ++layer) {
-    block(stream, weights_.blocks[layer], batch, cache[layer], a);
+  for (int layer = 0; layer < config_.n_layers; ++layer) {
+    block(stream, layer, batch, cache[static_cast<std::size_t>(layer)], a);
   }
   ops_.gather_rows(stream, x, batch.last_rows, a.hidden.rows(batch.last_rows.shape[0]));
 }
 
 // n = ln(x); x = x + proj(attention(n)); x = x + mlp(n). The one norm serves both halves.
-void TextModel::block(Stream& stream, const TextBlock& block, const ForwardBatch& batch,
-                      const KvPages& pages, TextActivations& a) const {
+void TextModel::block(Stream& stream, int layer, const ForwardBatch& batch, const KvPages& pages,
+                      TextActivations& a) const {
+  const TextBlock& block = weights_.blocks[static_cast<std::size_t>(layer)];
   const std::int64_t rows = batch.token_ids.shape[0];
   const TensorView x = a.x.rows(rows), normed = a.normed.rows(rows);
   const TensorView qkv = a.qkv.rows(rows), attention = a.attention.rows(rows);
@@ -42,6 +45,7 @@ void TextModel::block(Stream& stream, const TextBlock& block, const ForwardBatch
   ops_.linear(
       stream,
       {.x = normed, .weight = block.qkv.weight.get(), .bias = block.qkv.bias.view(), .y = qkv});
+  adapt(stream, layer, LoraTarget::kQkv, batch, normed, qkv);
   if (block.tau) {
     // Scales from the raw projection, before heads are split and rotated.
     const TensorView tau_input = a.tau_input.rows(rows), tau = a.tau.rows(rows);
@@ -57,34 +61,68 @@ void TextModel::block(Stream& stream, const TextBlock& block, const ForwardBatch
                        .bias = block.proj.bias.view(),
                        .add = x,
                        .y = x});
-  mlp(stream, block, a, rows);
+  // Adapters of proj read the norm, not the attention: they were trained so.
+  adapt(stream, layer, LoraTarget::kProj, batch, normed, x);
+  if (block.moe) {
+    experts(stream, layer, batch, a);
+  } else {
+    mlp(stream, layer, batch, a);
+  }
 }
 
-void TextModel::mlp(Stream& stream, const TextBlock& block, TextActivations& a,
-                    std::int64_t rows) const {
-  const TensorView x = a.x.rows(rows), normed = a.normed.rows(rows);
-  if (block.moe) {
-    const TensorView router = a.router.rows(rows);
-    const TensorView experts = a.expert_ids.rows(rows), weights = a.expert_weights.rows(rows);
-    ops_.linear(stream, {.x = normed,
-                         .weight = block.moe->router.weight.get(),
-                         .bias = block.moe->router.bias.view(),
-                         .y = router});
-    ops_.moe_route(stream, router, experts, weights);
-    ops_.moe_mlp(stream, normed, experts, weights, block.moe->up, block.moe->down, x);
-    return;
-  }
-  const TensorView inner = a.mlp.rows(rows);
+void TextModel::mlp(Stream& stream, int layer, const ForwardBatch& batch,
+                    TextActivations& a) const {
+  const TextBlock& block = weights_.blocks[static_cast<std::size_t>(layer)];
+  const std::int64_t rows = batch.token_ids.shape[0];
+  const TensorView x = a.x.rows(rows), normed = a.normed.rows(rows), inner = a.mlp.rows(rows);
+  const bool adapted = batch.has_adapters();
   ops_.linear(stream, {.x = normed,
                        .weight = block.fc1.weight.get(),
                        .bias = block.fc1.bias.view(),
-                       .activation = Activation::kGeluTanh,
+                       .activation = adapted ? Activation::kNone : Activation::kGeluTanh,
                        .y = inner});
+  if (adapted) {
+    adapt(stream, layer, LoraTarget::kFc1, batch, normed, inner);
+    ops_.activate(stream, inner, Activation::kGeluTanh, inner);
+  }
   ops_.linear(stream, {.x = inner,
                        .weight = block.fc2.weight.get(),
                        .bias = block.fc2.bias.view(),
                        .add = x,
                        .y = x});
+  adapt(stream, layer, LoraTarget::kFc2, batch, inner, x);
+}
+
+void TextModel::experts(Stream& stream, int layer, const ForwardBatch& batch,
+                        TextActivations& a) const {
+  const MoeWeights& moe = *weights_.blocks[static_cast<std::size_t>(layer)].moe;
+  const std::int64_t rows = batch.token_ids.shape[0];
+  const TensorView x = a.x.rows(rows), normed = a.normed.rows(rows), router = a.router.rows(rows);
+  const TensorView experts = a.expert_ids.rows(rows), weights = a.expert_weights.rows(rows);
+  ops_.linear(stream, {.x = normed,
+                       .weight = moe.router.weight.get(),
+                       .bias = moe.router.bias.view(),
+                       .y = router});
+  ops_.moe_route(stream, router, experts, weights);
+  MoeLora lora;
+  if (batch.has_adapters()) {
+    lora = {batch.adapters->weights(layer, LoraTarget::kExpertsUp),
+            batch.adapters->weights(layer, LoraTarget::kExpertsDown),
+            {batch.attention.query_start, batch.adapter_slots}};
+  }
+  ops_.moe_mlp(stream, normed, experts, weights, moe.up, moe.down,
+               batch.has_adapters() ? &lora : nullptr, x);
+}
+
+void TextModel::adapt(Stream& stream, int layer, LoraTarget target, const ForwardBatch& batch,
+                      TensorView x, TensorView y) const {
+  if (!batch.has_adapters()) return;
+  const LoraWeights weights = batch.adapters->weights(layer, target);
+  if (weights.empty()) return;
+  ops_.lora(stream, {.x = x,
+                     .weights = weights,
+                     .batch = {batch.attention.query_start, batch.adapter_slots},
+                     .y = y});
 }
 
 void TextModel::logits(Stream& stream, TensorView hidden, Activations& scratch) const {

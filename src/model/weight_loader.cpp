@@ -34,38 +34,6 @@ TensorView view_of(const TensorEntry& entry) {
   return {entry.dtype, entry.shape, const_cast<std::byte*>(entry.bytes.data())};
 }
 
-// Elements of any float type as f32. memcpy: bytes in a file need not be aligned.
-Result<std::vector<float>> to_f32(const TensorEntry& entry) {
-  const auto count = static_cast<std::size_t>(entry.shape.num_elements());
-  std::vector<float> values(count);
-  const std::byte* source = entry.bytes.data();
-  const auto convert = [&]<class T>(T, auto&& widen) {
-    for (std::size_t i = 0; i < count; ++i) {
-      T element;
-      std::memcpy(&element, source + i * sizeof(T), sizeof(T));
-      values[i] = widen(element);
-    }
-  };
-  switch (entry.dtype) {
-    case DType::kF32:
-      convert(float{}, [](float x) { return x; });
-      break;
-    case DType::kBf16:
-      convert(std::uint16_t{}, bf16_to_f32);
-      break;
-    case DType::kF16:
-      convert(std::uint16_t{}, f16_to_f32);
-      break;
-    case DType::kF8E4M3:
-      convert(std::uint8_t{}, f8e4m3_to_f32);
-      break;
-    default:
-      return invalid_argument("tensor {}: element type {} found, a float wanted", entry.name,
-                              dtype_name(entry.dtype));
-  }
-  return values;
-}
-
 Status expect_matrix(const TensorEntry& entry, const Shape& wanted) {
   if (entry.shape != wanted) return wrong_shape(entry, wanted);
   if (entry.dtype != DType::kF32 && entry.dtype != DType::kBf16 && entry.dtype != DType::kF16 &&
@@ -96,6 +64,37 @@ std::vector<std::uint16_t> dequantise_int4(const TensorEntry& packed, std::span<
 }
 
 }  // namespace
+
+Result<std::vector<float>> to_f32(const TensorEntry& entry) {
+  const auto count = static_cast<std::size_t>(entry.shape.num_elements());
+  std::vector<float> values(count);
+  const std::byte* source = entry.bytes.data();
+  const auto convert = [&]<class T>(T, auto&& widen) {
+    for (std::size_t i = 0; i < count; ++i) {
+      T element;  // bytes in a file need not be aligned
+      std::memcpy(&element, source + i * sizeof(T), sizeof(T));
+      values[i] = widen(element);
+    }
+  };
+  switch (entry.dtype) {
+    case DType::kF32:
+      convert(float{}, [](float x) { return x; });
+      break;
+    case DType::kBf16:
+      convert(std::uint16_t{}, bf16_to_f32);
+      break;
+    case DType::kF16:
+      convert(std::uint16_t{}, f16_to_f32);
+      break;
+    case DType::kF8E4M3:
+      convert(std::uint8_t{}, f8e4m3_to_f32);
+      break;
+    default:
+      return invalid_argument("tensor {}: element type {} found, a float wanted", entry.name,
+                              dtype_name(entry.dtype));
+  }
+  return values;
+}
 
 WeightLoader::WeightLoader(const TensorTable& table, Device& device, Stream& stream, DType storage,
                            std::function<void(double)> on_progress)

@@ -22,6 +22,9 @@ struct LayerNorm {
   Tensor weight, bias;
 };
 
+/// Elements of any float type as f32. Error: kInvalidArgument for other types.
+Result<std::vector<float>> to_f32(const TensorEntry& entry);
+
 /// Brings tensors from a checkpoint to a device, one kind of tensor a method, and counts what it
 /// did. Matrices are packed in `storage` (f32 or bf16); vectors become f32. Pages of the file that
 /// were packed are given back to the system.

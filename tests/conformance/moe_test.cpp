@@ -76,7 +76,7 @@ TEST_P(Experts, MlpAddsTheWeightedExperts) {
       const Guarded y = Guarded::of(before, {c.rows, c.dim});
       ops().moe_mlp(stream(), Guarded::of(x, {c.rows, c.dim}).view(),
                     Guarded::of(experts, {c.rows, c.k}).view(),
-                    Guarded::of(weights, {c.rows, c.k}).view(), w.packed_up, w.packed_down,
+                    Guarded::of(weights, {c.rows, c.k}).view(), w.packed_up, w.packed_down, nullptr,
                     y.view());
       const bool dots = rounds_activations() && storage == DType::kBf16;
       expect_close(y, expected, dots ? 1e-2 : Tolerance::kChain,
@@ -99,7 +99,7 @@ TEST_P(Experts, RowsAreBitEqualAtAnyBatch) {
       const Guarded y = Guarded::of(Floats(first, first + count * dim), {count, dim});
       ops().moe_route(stream(), logits.view().rows(begin, count), experts.view(), weights.view());
       ops().moe_mlp(stream(), x.view().rows(begin, count), experts.view(), weights.view(),
-                    w.packed_up, w.packed_down, y.view());
+                    w.packed_up, w.packed_down, nullptr, y.view());
       return y;
     };
     const Guarded all = run(0, rows);

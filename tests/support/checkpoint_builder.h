@@ -40,7 +40,7 @@ class CheckpointBuilder {
   CheckpointBuilder& add_values(const std::string& name, std::vector<std::int64_t> shape,
                                 const std::vector<float>& values) {
     std::string bytes(values.size() * sizeof(float), '\0');
-    std::memcpy(bytes.data(), values.data(), bytes.size());
+    if (!bytes.empty()) std::memcpy(bytes.data(), values.data(), bytes.size());
     return add_raw(name, "F32", std::move(shape), std::move(bytes));
   }
   CheckpointBuilder& add_raw(const std::string& name, std::string dtype,

@@ -159,6 +159,22 @@ void rotate(std::span<double> head, std::span<const float> table) {
   }
 }
 
+void lora(std::span<const float> x, std::span<const float> a, std::span<const float> b,
+          std::int64_t rank, std::span<double> y) {
+  const std::size_t inputs = a.size() / at(rank), outputs = b.size() / at(rank);
+  for (std::size_t row = 0; row < x.size() / inputs; ++row) {
+    for (std::size_t j = 0; j < at(rank); ++j) {
+      double hidden = 0;
+      for (std::size_t i = 0; i < inputs; ++i) {
+        hidden += static_cast<double>(a[j * inputs + i]) * static_cast<double>(x[row * inputs + i]);
+      }
+      for (std::size_t o = 0; o < outputs; ++o) {
+        y[row * outputs + o] += static_cast<double>(b[j * outputs + o]) * hidden;
+      }
+    }
+  }
+}
+
 void moe_mlp(const Floats& x, const Ints& experts, const Floats& weights,
              const std::vector<Floats>& up, const std::vector<Floats>& down, std::int64_t k,
              std::int64_t dim, std::int64_t inner, Doubles& y) {

@@ -39,6 +39,10 @@ Doubles stitch_and_pool(const Floats& features, std::int64_t tile_rows, std::int
 /// Rotates one head in place; table [rotary / 2][cos, sin].
 void rotate(std::span<double> head, std::span<const float> table);
 
+/// y [rows, outputs] += b^T (a x): x [rows, inputs], a [rank, inputs], b [rank, outputs].
+void lora(std::span<const float> x, std::span<const float> a, std::span<const float> b,
+          std::int64_t rank, std::span<double> y);
+
 /// Mixture of experts: up[e] [2 inner, dim], down[e] [dim, inner]; y [rows, dim] is added to.
 void moe_mlp(const Floats& x, const Ints& experts, const Floats& weights,
              const std::vector<Floats>& up, const std::vector<Floats>& down, std::int64_t k,

@@ -60,6 +60,16 @@ Result<std::byte*> CpuDevice::allocate(std::size_t size_bytes) {
 
 void CpuDevice::deallocate(std::byte* data) noexcept { AlignedDelete{}(data); }
 
+// What Linux could give without swapping; it counts what file caches would give back.
+std::size_t CpuDevice::free_memory() const {
+  std::ifstream file("/proc/meminfo");
+  std::string key;
+  for (std::size_t kibibytes = 0; file >> key >> kibibytes; file.ignore(64, '\n')) {
+    if (key == "MemAvailable:") return kibibytes << 10;
+  }
+  return 0;
+}
+
 Result<std::unique_ptr<Stream>> CpuDevice::make_stream() {
   return std::unique_ptr<Stream>(std::make_unique<CpuStream>());
 }

@@ -18,8 +18,8 @@ namespace fovea::cpu {
 /// with.
 ///
 /// Used by one stream at a time: workspaces belong to the object. They grow to what the largest
-/// call so far needed (moe_mlp, sample and split decode attention; the threads' own scratch is
-/// fixed), so nothing is allocated after warm-up.
+/// call so far needed (moe_mlp, lora, sample and split decode attention; the threads' own scratch
+/// is fixed), so nothing is allocated after warm-up.
 ///
 /// Layout of a KV page, per KV head: K [head_dim][page_size], so that scores vectorise over
 /// positions, and V [page_size][head_dim]; page_size is a multiple of 8 up to 64.
@@ -43,6 +43,7 @@ class CpuOps final : public Ops {
   void layer_norm(Stream& stream, TensorView x, TensorView weight, TensorView bias, float eps,
                   TensorView y) override;
   void linear(Stream& stream, const LinearArgs& args) override;
+  void lora(Stream& stream, const LoraArgs& args) override;
   void activate(Stream& stream, TensorView x, Activation activation, TensorView y) override;
   void tau_scale(Stream& stream, TensorView tau, TensorView position_scale, TensorView positions,
                  HeadLayout heads, TensorView qkv) override;
@@ -56,7 +57,8 @@ class CpuOps final : public Ops {
                  TensorView weights) override;
   void moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorView weights,
                std::span<const std::unique_ptr<const Matrix>> up,
-               std::span<const std::unique_ptr<const Matrix>> down, TensorView y) override;
+               std::span<const std::unique_ptr<const Matrix>> down, const MoeLora* lora,
+               TensorView y) override;
   void fourier_features(Stream& stream, TensorView values, TensorView frequencies,
                         bool round_to_bf16, TensorView y) override;
   void argmax_bins(Stream& stream, TensorView logits, int window, TensorView bins_out,
@@ -77,6 +79,15 @@ class CpuOps final : public Ops {
   struct PagedCall;
   // Which rows each expert takes, and where they lie in the workspace.
   struct ExpertRows;
+  // Adapters for a block of rows of moe_mlp; null members where there are none.
+  struct ExpertLora;
+  // Rows of lora_rows_ that share a pair of matrices.
+  struct LoraBlock {
+    std::int64_t first_row;
+    std::int64_t num_rows;
+    std::int64_t matrix;
+    std::int64_t rank;
+  };
 
   CpuOps(ThreadPool& pool, const KernelTable& kernels);
 
@@ -87,7 +98,13 @@ class CpuOps final : public Ops {
   void join_splits(const PagedCall& call) const;
   void run_experts(TensorView x, TensorView experts, TensorView weights,
                    std::span<const std::unique_ptr<const Matrix>> up,
-                   std::span<const std::unique_ptr<const Matrix>> down, TensorView y);
+                   std::span<const std::unique_ptr<const Matrix>> down, const ExpertLora& lora,
+                   TensorView y);
+  // Sorts lora_rows_ by matrix.
+  void group_lora_rows();
+  // Adds the updates of lora_rows_, which are grouped.
+  void run_lora(const LoraWeights& weights, const float* x, std::int64_t x_stride, float* y,
+                std::int64_t y_stride);
 
   ThreadPool& pool_;
   const KernelTable& kernels_;
@@ -100,6 +117,10 @@ class CpuOps final : public Ops {
   GrowingMemory expert_rows_memory_;
   GrowingMemory expert_hidden_memory_;
   GrowingMemory expert_out_memory_;
+  std::vector<LoraRow> lora_rows_;
+  std::vector<LoraBlock> lora_blocks_;
+  std::vector<std::int32_t> lora_row_slots_;  // of each row of moe_mlp
+  GrowingMemory lora_hidden_memory_;
   std::vector<SamplerScratch> sampler_scratch_;  // one for each thread
 };
 

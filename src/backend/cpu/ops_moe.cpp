@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "backend/cpu/cpu_ops.h"
+#include "backend/cpu/lora_rows.h"
 #include "backend/cpu/packed_matrix.h"
 #include "backend/cpu/parallel_rows.h"
 #include "base/check.h"
@@ -91,9 +92,28 @@ struct CpuOps::ExpertRows {
   }
 };
 
+struct CpuOps::ExpertLora {
+  const MoeLora* adapters;    // null: none
+  const std::int32_t* slots;  // adapter slot of each token of the block, -1 = none
+
+  // Every (token, choice) pair with an adapter, as an update from its token to its place.
+  void collect(TensorView experts, std::int64_t num_experts, const ExpertRows& rows,
+               std::vector<LoraRow>& pairs) const {
+    const std::int64_t k = experts.shape.back();
+    pairs.clear();
+    for (std::int64_t i = 0; i < experts.num_elements(); ++i) {
+      const auto token = static_cast<std::int32_t>(i / k);
+      if (slots[token] < 0) continue;
+      const std::int64_t matrix = slots[token] * num_experts + experts.as<std::int32_t>()[i];
+      pairs.push_back({static_cast<std::int32_t>(matrix), token, rows.place[i]});
+    }
+  }
+};
+
 void CpuOps::run_experts(TensorView x, TensorView experts, TensorView weights,
                          std::span<const std::unique_ptr<const Matrix>> up,
-                         std::span<const std::unique_ptr<const Matrix>> down, TensorView y) {
+                         std::span<const std::unique_ptr<const Matrix>> down,
+                         const ExpertLora& lora, TensorView y) {
   const std::int64_t dim = x.shape.back();
   const std::int64_t k = experts.shape.back();
   const std::int64_t pairs = experts.num_elements();
@@ -116,6 +136,11 @@ void CpuOps::run_experts(TensorView x, TensorView experts, TensorView weights,
     expert_products_.push_back(product);
   }
   products_.run(expert_products_);
+  if (lora.adapters != nullptr) {
+    lora.collect(experts, static_cast<std::int64_t>(up.size()), rows, lora_rows_);
+    group_lora_rows();
+    run_lora(lora.adapters->up, x.as<float>(), dim, hidden, 2 * inner);
+  }
 
   parallel_rows(pool_, pairs, 4 * inner, [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t i = begin; i < end; ++i) {
@@ -136,6 +161,10 @@ void CpuOps::run_experts(TensorView x, TensorView experts, TensorView weights,
     expert_products_.push_back(product);
   }
   products_.run(expert_products_);
+  if (lora.adapters != nullptr) {
+    for (LoraRow& row : lora_rows_) row.x_row = row.y_row;
+    run_lora(lora.adapters->down, hidden, 2 * inner, results, dim);
+  }
 
   parallel_rows(pool_, x.shape[0], k * dim, [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t t = begin; t < end; ++t) {
@@ -149,7 +178,8 @@ void CpuOps::run_experts(TensorView x, TensorView experts, TensorView weights,
 
 void CpuOps::moe_mlp(Stream&, TensorView x, TensorView experts, TensorView weights,
                      std::span<const std::unique_ptr<const Matrix>> up,
-                     std::span<const std::unique_ptr<const Matrix>> down, TensorView y) {
+                     std::span<const std::unique_ptr<const Matrix>> down, const MoeLora* lora,
+                     TensorView y) {
   const std::int64_t rows = x.shape[0];
   const std::int64_t k = experts.shape.back();
   FOVEA_CHECK(!up.empty() && up.size() == down.size(), "{} up, {} down", up.size(), down.size());
@@ -163,13 +193,23 @@ void CpuOps::moe_mlp(Stream&, TensorView x, TensorView experts, TensorView weigh
                 "expert {}: up {} x {}, down {} x {}", e, up[e]->rows(), up[e]->cols(),
                 down[e]->rows(), down[e]->cols());
   }
+  if (lora != nullptr) {
+    const auto num_experts = static_cast<std::int64_t>(up.size());
+    check_lora(lora->up, num_experts, x.shape.back(), up[0]->rows());
+    check_lora(lora->down, num_experts, down[0]->cols(), x.shape.back());
+    lora_row_slots_.assign(static_cast<std::size_t>(rows), -1);
+    each_lora_row(lora->batch, rows, [&](std::int64_t row, std::int32_t slot) {
+      lora_row_slots_[static_cast<std::size_t>(row)] = slot;
+    });
+  }
   // Bounds the workspace: 2 inner + dim floats for each pair, 128 MiB for Moondream 3.
   constexpr std::int64_t kMostPairs = 8192;
   const std::int64_t step = std::max<std::int64_t>(1, kMostPairs / k);
   for (std::int64_t begin = 0; begin < rows; begin += step) {
     const std::int64_t count = std::min(step, rows - begin);
     run_experts(x.rows(begin, count), experts.rows(begin, count), weights.rows(begin, count), up,
-                down, y.rows(begin, count));
+                down, {lora, lora == nullptr ? nullptr : lora_row_slots_.data() + begin},
+                y.rows(begin, count));
   }
 }
 

@@ -92,6 +92,40 @@ struct DecodeArgs {
 
 constexpr int32_t kMaxHeadDim = 256;
 
+/// One row of a low-rank update: where its input and its output lie, and whose matrices it takes.
+struct LoraRow {
+  int32_t matrix;
+  int32_t x_row;
+  int32_t y_row;
+};
+
+/// hidden[i][j] = x[rows[i].x_row] . a[j], for rows that share one matrix.
+struct LoraShrinkArgs {
+  const LoraRow* rows;
+  int64_t num_rows;
+  const float* x;
+  int64_t x_stride;
+  const void* a;  // [ranks][cols] f32 or bf16
+  int32_t is_bf16;
+  int64_t cols;
+  float* hidden;  // [num_rows][hidden_stride]
+  int64_t hidden_stride;
+};
+
+/// y[rows[i].y_row] += sum over j < rank of hidden[i][j] b[j].
+struct LoraExpandArgs {
+  const LoraRow* rows;
+  int64_t num_rows;
+  const float* hidden;  // [num_rows][hidden_stride]
+  int64_t hidden_stride;
+  const void* b;  // [rank][cols] f32 or bf16
+  int32_t is_bf16;
+  int64_t rank;
+  int64_t cols;
+  float* y;
+  int64_t y_stride;
+};
+
 /// What one instruction set offers. `scratch` is memory of the calling thread, 64-byte aligned,
 /// scratch_floats long.
 struct KernelTable {
@@ -124,6 +158,11 @@ struct KernelTable {
   void (*add_scaled)(float a, const float* x, float* y, int64_t n);
   // The largest element (NaN counts as -infinity) and sum(exp(x - max)); 0 when max is not finite.
   void (*max_sum_exp)(const float* x, int64_t n, float* max, double* sum);
+
+  // A range of ranks for all rows, and a range of columns. Results of a row do not depend on the
+  // rows beside it, nor on how ranges are cut.
+  void (*lora_shrink)(const LoraShrinkArgs* args, int64_t rank_begin, int64_t rank_end);
+  void (*lora_expand)(const LoraExpandArgs* args, int64_t col_begin, int64_t col_end);
 };
 
 // The tables that a build may hold; which of them exist depends on the target architecture.

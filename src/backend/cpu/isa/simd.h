@@ -77,6 +77,20 @@ static inline Ints as_ints(Floats v) { return reinterpret_cast<Ints>(v); }
 static inline Floats max(Floats a, Floats b) { return a > b ? a : b; }
 static inline Floats min(Floats a, Floats b) { return a < b ? a : b; }
 
+// a b + c in one rounding wherever the processor can: not left to the compiler, whose choice
+// changes with the code around it. For sums that must come out the same everywhere.
+static inline Floats multiply_add(Floats a, Floats b, Floats c) {
+#if FOVEA_LANES == 16 && defined(__AVX512F__)
+  return _mm512_fmadd_ps(a, b, c);
+#elif FOVEA_LANES == 8 && defined(__FMA__)
+  return _mm256_fmadd_ps(a, b, c);
+#elif FOVEA_LANES == 4 && defined(__ARM_NEON)
+  return vfmaq_f32(c, a, b);
+#else
+  return a * b + c;
+#endif
+}
+
 // Halving keeps the sum of the lanes accurate and in the same order everywhere.
 static inline float sum_lanes(Floats v) {
   float lane[kLanes];

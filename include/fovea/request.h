@@ -43,6 +43,9 @@ struct QueryRequest {
   std::string question{};
   std::optional<bool> reasoning{};  ///< think first; not set: the model family's own default
   std::vector<SpatialRef> spatial_refs{};
+  /// The answer is JSON of this schema; docs/skills.md lists the keywords. Cut short when
+  /// max_tokens run out. The model does not see the schema: the question should say what is wanted.
+  std::optional<std::string> json_schema{};
 };
 
 /// Boxes around everything that the phrase names.

@@ -1,10 +1,8 @@
 #include "image/identity.h"
 
 #include <cstdint>
-#include <memory>
-#include <openssl/evp.h>
 
-#include "base/check.h"
+#include "base/sha256.h"
 
 namespace fovea {
 
@@ -15,23 +13,12 @@ ImageIdentity image_identity(const Image& image, const CropGeometry& geometry) {
   const std::int32_t head[] = {
       image.width, image.height, geometry.crop_size, geometry.patch_size, geometry.overlap_margin,
       tiling.rows, tiling.cols};
-  std::array<unsigned char, sizeof(head)> head_bytes;
+  std::array<std::byte, sizeof(head)> head_bytes;
   for (std::size_t i = 0; i < head_bytes.size(); ++i) {
     head_bytes[i] =
-        static_cast<unsigned char>(static_cast<std::uint32_t>(head[i / 4]) >> (8 * (i % 4)));
+        static_cast<std::byte>(static_cast<std::uint32_t>(head[i / 4]) >> (8 * (i % 4)));
   }
-
-  ImageIdentity identity;
-  const std::unique_ptr<EVP_MD_CTX, void (*)(EVP_MD_CTX*)> context(EVP_MD_CTX_new(),
-                                                                   EVP_MD_CTX_free);
-  const bool hashed =
-      context != nullptr && EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr) == 1 &&
-      EVP_DigestUpdate(context.get(), head_bytes.data(), head_bytes.size()) == 1 &&
-      EVP_DigestUpdate(context.get(), image.rgb.data(), image.rgb.size()) == 1 &&
-      EVP_DigestFinal_ex(context.get(), reinterpret_cast<unsigned char*>(identity.data()),
-                         nullptr) == 1;
-  FOVEA_CHECK(hashed, "SHA-256 is not available in libcrypto");
-  return identity;
+  return Sha256().update(head_bytes).update(std::as_bytes(std::span(image.rgb))).finish();
 }
 
 }  // namespace fovea

@@ -3,8 +3,10 @@
 
 #include "base/error.h"
 #include "base/try.h"
+#include "skills/json_schema.h"
 #include "skills/registry.h"
 #include "skills/text_collector.h"
+#include "skills/token_constraint.h"
 #include "skills/validation.h"
 
 namespace fovea::skills {
@@ -67,14 +69,15 @@ class ReasoningCollector {
 class QueryState final : public SkillState {
  public:
   QueryState(const SkillContext& context, const Request& request, std::vector<Token> prompt,
-             bool reasoning)
+             bool reasoning, std::optional<TokenConstraint> constraint)
       : context_(context),
         prompt_(std::move(prompt)),
         budget_(request.sampling.max_tokens.value_or(kDefaultMaxTokens)),
         reasoning_(reasoning),
         phase_(reasoning ? Phase::kReasoning : Phase::kAnswer),
         reasoning_text_(context.tokenizer),
-        answer_(context.tokenizer, request.sampling.stop) {
+        answer_(context.tokenizer, request.sampling.stop),
+        constraint_(std::move(constraint)) {
     if (context.compatibility.repeat_answer_token) forced_ = context.prompts.post_reasoning;
   }
 
@@ -98,6 +101,10 @@ class QueryState final : public SkillState {
       case Phase::kAnswer:
         break;
     }
+    if (constraint_) {
+      const TokenConstraint::Choice& next = constraint_->next();
+      return {.allowed = next.allowed, .suppressed = next.suppressed, .slot = Slot::kNever};
+    }
     return {.allowed = {},
             .suppressed = prompts.answer_suppressed,
             .slot = context_.compatibility.embed_text_coordinates ? Slot::kById : Slot::kNever};
@@ -115,8 +122,11 @@ class QueryState final : public SkillState {
         break;
     }
     if (sampled.token.id == context_.prompts.eos) return Progress::kStop;
+    // A token that the rule forbids comes from a sampler without numbers to choose by.
+    if (constraint_ && !constraint_->advance(sampled.token.id)) return Progress::kLength;
     if (sampled.token.kind == Token::Kind::kText && answer_.push(sampled.token.id))
       return Progress::kStop;
+    if (constraint_ && constraint_->is_final()) return Progress::kStop;
     if (separate_budgets() && spent_ >= budget_) return Progress::kLength;
     return Progress::kContinue;
   }
@@ -174,7 +184,19 @@ class QueryState final : public SkillState {
   std::size_t next_forced_ = 0;
   ReasoningCollector reasoning_text_;
   TextCollector answer_;
+  std::optional<TokenConstraint> constraint_;  // of the answer
 };
+
+// What json_schema holds the answer to.
+Result<std::optional<TokenConstraint>> make_constraint(const SkillContext& context,
+                                                       const QueryRequest& query) {
+  if (!query.json_schema) return std::optional<TokenConstraint>();
+  FOVEA_TRY(Grammar grammar, compile_json_schema(*query.json_schema));
+  FOVEA_TRY(TokenConstraint constraint,
+            TokenConstraint::create(context.token_trie->get(context.tokenizer, context.prompts),
+                                    std::move(grammar), context.prompts.eos));
+  return std::optional(std::move(constraint));
+}
 
 }  // namespace
 
@@ -188,13 +210,14 @@ Result<std::unique_ptr<SkillState>> make_query(const SkillContext& context, cons
   if (reasoning && (prompts.reasoning_opener.empty() || !prompts.answer)) {
     return error(ErrorCode::kUnsupported, "this model cannot reason before it answers");
   }
+  FOVEA_TRY(std::optional<TokenConstraint> constraint, make_constraint(context, query));
   std::vector<Token> prompt;
   append_words(prompt, prompts.query->prefix);
   prompt.insert(prompt.end(), spatial.begin(), spatial.end());
   append_words(prompt, context.tokenizer.encode(question));
   append_words(prompt, reasoning ? prompts.reasoning_opener : prompts.answer_opener);
-  return std::unique_ptr<SkillState>(
-      std::make_unique<QueryState>(context, request, std::move(prompt), reasoning));
+  return std::unique_ptr<SkillState>(std::make_unique<QueryState>(
+      context, request, std::move(prompt), reasoning, std::move(constraint)));
 }
 
 }  // namespace fovea::skills

@@ -5,7 +5,9 @@
 
 namespace fovea::skills {
 
-SkillFactory make_factory(const SkillContext& context) {
+SkillFactory make_factory(const SkillContext& model) {
+  SkillContext context = model;
+  if (!context.token_trie) context.token_trie = std::make_shared<LazyTokenTrie>();
   return [context](const Request& request) -> Result<std::unique_ptr<SkillState>> {
     FOVEA_TRY_STATUS(check_sampling(request.sampling));
     if (const auto* caption = std::get_if<CaptionRequest>(&request.skill)) {

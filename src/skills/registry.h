@@ -1,10 +1,13 @@
 #pragma once
 
+#include <memory>
+
 #include "fovea/options.h"
 
 #include "engine/skill.h"
 #include "io/tokenizer.h"
 #include "model/prompt_config.h"
+#include "skills/token_constraint.h"
 
 namespace fovea::skills {
 
@@ -13,6 +16,7 @@ struct SkillContext {
   const PromptConfig& prompts;
   const Tokenizer& tokenizer;
   const Compatibility& compatibility;
+  std::shared_ptr<LazyTokenTrie> token_trie{};  ///< for answers held to a schema; the factory's own
 };
 
 /// A factory over every skill of this folder.

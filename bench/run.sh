@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# bench/run.sh [--model DIR] [PART ...]: builds and runs the benchmarks. Parts: ops pictures tokenizer program; all of
+# bench/run.sh [--model DIR] [PART ...]: builds and runs the benchmarks. Parts: ops pictures tokenizer engine program; all of
 # them when none is named. The part `program` times the program on random checkpoints with the shapes of Moondream 2 and
 # 0.5B (5.2 GB, written once to build/bench/checkpoints), or on the model given. It's only worth something on a quiet
 # machine; figures to be kept go to bench/results, with the machine's name.
@@ -12,11 +12,11 @@ while [ $# -gt 0 ]; do
   case $1 in
     --model) model=${2:?--model needs a folder}; shift 2 ;;
     --help | -h) sed -n '2,/^set/p' "$0" | sed '$d; s/^# //'; exit 0 ;;
-    ops | pictures | tokenizer | program) parts+=("$1"); shift ;;
+    ops | pictures | tokenizer | engine | program) parts+=("$1"); shift ;;
     *) echo "bench: unknown argument '$1'; see bench/run.sh --help" >&2; exit 2 ;;
   esac
 done
-[ ${#parts[@]} -gt 0 ] || parts=(ops pictures tokenizer program)
+[ ${#parts[@]} -gt 0 ] || parts=(ops pictures tokenizer engine program)
 
 log=build/logs/build-bench.log
 mkdir -p build/logs

@@ -43,9 +43,8 @@ Labels make_labels(const SkillRequest& skill, const Response& response) {
 }
 
 Result<Image> decoded(const Request& request, const PictureLimits& limits) {
-  if (const auto* image = std::get_if<Image>(&*request.picture)) return *image;
-  return decode_picture(std::get<std::vector<std::byte>>(*request.picture), limits,
-                        request.apply_exif);
+  if (request.picture->image() != nullptr) return *request.picture->image();
+  return decode_picture(*request.picture->file(), limits, request.apply_exif);
 }
 
 }  // namespace

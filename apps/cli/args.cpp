@@ -20,6 +20,7 @@ namespace {
 // What CLI11 fills in. Everything that is a number or has a shape goes through values.h, so that
 // one place says what is accepted ("0x10", "1e3" or "nan" for --threads are not).
 struct RawArgs {
+  BenchServeArgs bench;
   ModelArgs model;
   SamplingParams sampling;
   std::string picture;
@@ -139,12 +140,21 @@ void add_model_options(CLI::App& app, RawArgs& raw) {
               [&options](int value) { options.num_threads = value; });
   add_integer(app, "--max-context", 1, "Positions of picture, prompt and answer together",
               [&options](int value) { options.max_context = value; });
+  add_repeatable(app, "--adapter", "NAME=PATH", "A LoRA adapter to answer with: safetensors",
+                 [&options](const std::string& text) {
+                   const std::size_t equals = text.find('=');
+                   if (equals == 0 || equals == std::string::npos || equals + 1 == text.size()) {
+                     return Status(usage("NAME=PATH is wanted"));
+                   }
+                   options.adapters.assign(1, {text.substr(0, equals), text.substr(equals + 1)});
+                   return Status();
+                 });
   add_repeatable(app, "--compat", "KEY=VALUE",
                  "Where published sources disagree, the other reading; see docs/compatibility.md",
                  [&options](const std::string& text) {
                    return apply_compatibility(text, options.compatibility);
                  });
-  for (const char* name : {"--threads", "--max-context", "--compat"}) {
+  for (const char* name : {"--threads", "--max-context", "--adapter", "--compat"}) {
     app.get_option(name)->group("Model and machine");
   }
 }
@@ -344,6 +354,9 @@ SkillArgs make_skill_args(const std::string& command, RawArgs raw) {
   SkillArgs args;
   args.skill = make_skill(command, raw);
   args.model = std::move(raw.model);
+  args.model.options.max_sequences = 1;  // these commands ask once
+  args.model.options.image_cache_bytes = 0;
+  args.model.options.keep_prefixes = false;
   args.sampling = std::move(raw.sampling);
   if (!raw.no_picture) args.picture = PictureSource{std::move(raw.picture)};
   args.apply_exif = !raw.no_exif;
@@ -360,6 +373,28 @@ PrintAndExit usage_error(const std::string& message, const std::string& command)
   result.err = fmt::format("fovea: {}\nTry: fovea {}--help\n", message,
                            command.empty() ? "" : command + " ");
   return result;
+}
+
+CLI::App& add_bench(CLI::App& app, RawArgs& raw) {
+  CLI::App& bench = *app.add_subcommand("bench", "Measure the engine on this machine");
+  bench.require_subcommand(1);
+  CLI::App& sub = *bench.add_subcommand("serve", "Many questions about charts at once");
+  BenchServeArgs& args = raw.bench;
+  add_model_options(sub, raw);
+  add_integer(sub, "--requests", 1, "Questions in all; 2500 when not given",
+              [&args](int value) { args.num_requests = value; });
+  add_integer(sub, "--pictures", 1, "Different charts; 1510 when not given",
+              [&args](int value) { args.num_pictures = value; });
+  add_integer(sub, "--tokens", 1,
+              "Tokens of each answer; 3 when not given (direct), 33 for reasoning",
+              [&args](int value) { args.num_tokens = value; });
+  sub.add_option("--batch", args.batches, "Answers generated at once; 1,4,16,64 when not given")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1024));
+  sub.add_option("--rate", args.rate, "Questions a second; all at once when not given")
+      ->check(CLI::PositiveNumber);
+  sub.footer("Example:\n  fovea bench serve --requests 200 --pictures 120 --batch 1,16");
+  return bench;
 }
 
 bool has_command(const CLI::App& app, const std::string& name) {
@@ -390,7 +425,7 @@ ParsedArgs parse_args(std::span<const std::string> args) {
   formatter->label("Positionals", "Arguments");
   formatter->label("SUBCOMMAND", "COMMAND ...");
   app.formatter(formatter);  // commands added from here on take it over
-  for (const auto add : {add_caption, add_query, add_detect, add_point, add_info}) {
+  for (const auto add : {add_caption, add_query, add_detect, add_point, add_info, add_bench}) {
     add(app, raw).group("Commands");
   }
   app.footer(
@@ -418,7 +453,15 @@ ParsedArgs parse_args(std::span<const std::string> args) {
     const auto commands = app.get_subcommands();
     return usage_error(explain(error), commands.empty() ? "" : commands.front()->get_name());
   }
-  if (command == "info") return InfoArgs{std::move(raw.model), raw.json};
+  if (command == "bench") {
+    raw.bench.model = std::move(raw.model);
+    return std::move(raw.bench);
+  }
+  if (command == "info") {
+    raw.model.options.max_sequences = 1;  // what it tells holds for the commands that ask once
+    raw.model.options.keep_prefixes = false;
+    return InfoArgs{std::move(raw.model), raw.json};
+  }
   if (const Status status = check_words(command, raw); !status.ok()) {
     return usage_error(status.error().message, command);
   }

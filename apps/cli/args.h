@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 #include <variant>
+#include <vector>
 
 #include "fovea/options.h"
 #include "fovea/request.h"
@@ -45,6 +46,16 @@ struct InfoArgs {
   bool json = false;
 };
 
+/// The chart workload: every picture is asked about once, then the first ones again.
+struct BenchServeArgs {
+  ModelArgs model;
+  int num_requests = 2500;
+  int num_pictures = 1510;
+  int num_tokens = 3;  ///< of each answer
+  double rate = 0;     ///< requests a second; 0 = all at once
+  std::vector<int> batches{1, 4, 16, 64};
+};
+
 /// Nothing to run: help, the version, or a usage error.
 struct PrintAndExit {
   int exit_code = kExitOk;
@@ -52,7 +63,7 @@ struct PrintAndExit {
   std::string err;
 };
 
-using ParsedArgs = std::variant<SkillArgs, InfoArgs, PrintAndExit>;
+using ParsedArgs = std::variant<SkillArgs, InfoArgs, BenchServeArgs, PrintAndExit>;
 
 /// Reads the command line; `args` leaves out the program's own name.
 ParsedArgs parse_args(std::span<const std::string> args);

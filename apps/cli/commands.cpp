@@ -3,6 +3,7 @@
 #include <optional>
 #include <utility>
 
+#include "bench_serve.h"
 #include "json_output.h"
 #include "model_path.h"
 #include "progress.h"
@@ -14,6 +15,9 @@ int run(std::span<const std::string> args, Terminal terminal) {
   const ParsedArgs parsed = parse_args(args);
   if (const auto* skill = std::get_if<SkillArgs>(&parsed)) return run_skill(*skill, terminal);
   if (const auto* info = std::get_if<InfoArgs>(&parsed)) return run_info(*info, terminal);
+  if (const auto* bench = std::get_if<BenchServeArgs>(&parsed)) {
+    return run_bench_serve(*bench, terminal);
+  }
   const auto& text = std::get<PrintAndExit>(parsed);
   terminal.out << text.out;
   terminal.err << text.err;

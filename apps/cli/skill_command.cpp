@@ -54,6 +54,8 @@ class SkillCommand {
     request.skill = args_.skill;
     request.apply_exif = args_.apply_exif;
     request.sampling = args_.sampling;
+    const auto& adapters = args_.model.options.adapters;
+    if (!adapters.empty()) request.adapter = adapters.back().first;
     if (!args_.picture) return request;
     const std::size_t max_bytes = args_.model.options.picture_limits.max_bytes;
     Result<std::vector<std::byte>> bytes = args_.picture->path == "-"

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -31,19 +32,58 @@ struct ModelInfo {
   double load_ms = 0;
 };
 
-/// A loaded model that answers requests. Thread-safe; requests of several threads take turns.
+/// What a caller wants to hear of a request. Called on the engine's delivery thread, which all
+/// requests share: hand over, don't work.
+struct Callbacks {
+  StreamCallback on_text{};                         ///< pieces of the answer, in order
+  std::function<void(Result<Response>)> on_done{};  ///< once, last
+};
+
+/// Where the engine stands, and what it has done since it was made.
+struct EngineStats {
+  int num_running = 0;  ///< requests whose answers are being generated
+  int num_waiting = 0;  ///< all others in the engine
+  int pages_total = 0, pages_free = 0;
+  std::size_t image_cache_bytes = 0;
+  std::int64_t num_finished = 0, num_cancelled = 0, num_failed = 0;
+  std::int64_t num_steps = 0, num_preemptions = 0;
+  std::int64_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
+  std::int64_t num_crops = 0;  ///< through the vision encoder
+  std::int64_t num_image_hits = 0, num_image_misses = 0;
+};
+
+/// A loaded model that answers many requests at once. Thread-safe.
 class Engine {
  public:
   /// Loads the model. Errors name the file, tensor or option that is wrong.
   static Result<std::unique_ptr<Engine>> create(const EngineOptions& options);
+  /// Requests that are still running end with kCancelled.
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  /// Runs one request to its end on the calling thread. `on_text` may be empty. Errors concern this
-  /// request alone.
+  /// Lines a request up and returns its id. Errors: what is wrong with the request; kOverloaded
+  /// when max_queue requests are inside.
+  Result<std::uint64_t> submit(Request request, Callbacks callbacks);
+
+  /// Ends a request early: its on_done is told kCancelled, its memory is free within a step. No
+  /// effect when it has ended already.
+  void cancel(std::uint64_t id);
+
+  /// Runs one request to its end. `on_text` may be empty and is called on the calling thread.
+  /// Errors concern this request alone.
   Result<Response> run(const Request& request, const StreamCallback& on_text = {});
 
+  /// Runs several requests side by side; those about one picture share it. Answers in the order of
+  /// the requests.
+  std::vector<Result<Response>> run_all(std::span<const Request> requests);
+
+  /// Forgets the cached beginnings and pictures that no request uses.
+  void drop_caches();
+
+  EngineStats stats() const;
+  /// Counters and histograms as Prometheus text (format 0.0.4), in vLLM's names behind "fovea_".
+  std::string metrics_text() const;
   const ModelInfo& info() const;
 
  private:

@@ -5,6 +5,9 @@
 #include <filesystem>
 #include <functional>
 #include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 namespace fovea {
 
@@ -51,6 +54,19 @@ struct EngineOptions {
       cpu_isa;  ///< force an instruction set ("generic", "avx2", ...); empty = the best there is
   int max_context =
       0;  ///< positions of one sequence (prompt and answer); 0 = the model's own, at most 4096
+  int max_sequences = 16;          ///< answers that are generated at once, 1..1024
+  int max_queue = 1024;            ///< requests in the engine at once; more are refused
+  std::size_t kv_cache_bytes = 0;  ///< 0 = room for max_sequences, at most a quarter of free memory
+  std::size_t image_cache_bytes = std::size_t{256} << 20;  ///< encoded pictures that are kept
+  std::filesystem::path image_cache_folder;  ///< keeps encoded pictures on disk; empty = nowhere
+  std::size_t image_cache_folder_bytes = std::size_t{4} << 30;
+  bool keep_prefixes = true;  ///< false: no KV memory beyond what max_sequences answers need
+  /// Told one line of JSON about each request that has ended, on the delivery thread. May be empty.
+  std::function<void(std::string_view line)> request_log;
+  bool log_content = false;  ///< error messages, which may quote the caller, may be logged
+  /// LoRA adapters by the name that requests call them: a safetensors file, or a folder with one.
+  std::vector<std::pair<std::string, std::filesystem::path>> adapters;
+  double max_stall_ms = 250;  ///< new pictures and prompts that a step may add while answers run
   Compatibility compatibility;
   PictureLimits picture_limits;
   /// Told about loading, with the fraction done in [0, 1]. May be empty. Called on the creating

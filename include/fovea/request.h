@@ -3,8 +3,10 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -13,7 +15,22 @@
 namespace fovea {
 
 /// A picture as the caller has it: the bytes of a JPEG, PNG, WebP or GIF file, or decoded pixels.
-using Picture = std::variant<std::vector<std::byte>, Image>;
+/// Copies share what it holds, so that many questions about one picture cost its memory once.
+class Picture {
+ public:
+  Picture(std::vector<std::byte> file)  // NOLINT(google-explicit-constructor)
+      : file_(std::make_shared<const std::vector<std::byte>>(std::move(file))) {}
+  Picture(Image image)  // NOLINT(google-explicit-constructor)
+      : image_(std::make_shared<const Image>(std::move(image))) {}
+
+  /// One of the two is null.
+  const std::shared_ptr<const std::vector<std::byte>>& file() const { return file_; }
+  const std::shared_ptr<const Image>& image() const { return image_; }
+
+ private:
+  std::shared_ptr<const std::vector<std::byte>> file_;
+  std::shared_ptr<const Image> image_;
+};
 
 /// A place in the picture, as fractions of its width and height (origin top left): a point x, y or
 /// a box x_min, y_min, x_max, y_max.
@@ -31,6 +48,14 @@ struct SamplingParams {
   std::optional<int> max_tokens;     ///< >= 1; generated tokens, the end-of-sequence token included
   std::uint64_t seed = 0;            ///< equal seeds give equal answers
   std::vector<std::string> stop;     ///< the answer ends before the first of these (at most 16)
+  /// > 0; above 1, logits of words of the prompt and the answer are divided by it if positive, else
+  /// multiplied.
+  float repetition_penalty = 1;
+  float presence_penalty = 0;   ///< -2..2; taken off the logits of words that the answer holds
+  float frequency_penalty = 0;  ///< -2..2; the same, as often as the answer holds the word
+  std::vector<std::pair<std::int32_t, float>> logit_bias;  ///< id, -100..100; at most 1024
+  bool ignore_eos = false;          ///< never end before max_tokens: for benchmarks
+  std::optional<int> top_logprobs;  ///< 0..20: report log-probs, and so many alternatives
 };
 
 /// Describe the picture.
@@ -71,6 +96,9 @@ struct Request {
   bool apply_exif =
       true;  ///< turn the picture as its EXIF orientation says; coordinates refer to the turned one
   SamplingParams sampling{};
+  std::string adapter{};  ///< name of an adapter of EngineOptions::adapters; empty = none
+  int priority = 0;       ///< -100..100; each step is worth a second of waiting
+  std::optional<double> deadline_ms{};  ///< > 0, from submission; then it fails (kDeadlineExceeded)
 };
 
 }  // namespace fovea

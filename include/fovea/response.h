@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace fovea {
@@ -58,6 +59,13 @@ struct Usage {
   double total_ms = 0;
 };
 
+/// How likely a token was among those that were allowed (temperature 1), and its likeliest rivals.
+struct TokenLogprob {
+  std::int32_t id = 0;
+  float logprob = 0;
+  std::vector<std::pair<std::int32_t, float>> top;  ///< likeliest first
+};
+
 /// The answer. Which parts are filled depends on the skill: caption and query fill `text`, detect
 /// `boxes`, point `points`.
 struct Response {
@@ -67,13 +75,13 @@ struct Response {
   std::vector<Point> points;
   FinishReason finish_reason = FinishReason::kStop;
   Usage usage;
+  std::vector<TokenLogprob> logprobs;  ///< beside token_ids, when they were asked for
   std::vector<std::int32_t>
       token_ids;  ///< all generated ids in order, reasoning included, end-of-sequence left out
 };
 
 /// A piece of an answer while it is made; the pieces joined are Response::text. Whole characters
-/// only. Return false to stop the request (it then fails with kCancelled). Called on the thread
-/// that runs the request.
+/// only. Return false, or throw, to stop the request (it then fails with kCancelled).
 using StreamCallback = std::function<bool(std::string_view text)>;
 
 }  // namespace fovea

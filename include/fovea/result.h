@@ -16,6 +16,8 @@ enum class ErrorCode {
   kUnsupported,         ///< Well formed, but this build, model or device cannot do it.
   kIo,                  ///< Reading or writing failed.
   kCancelled,           ///< The caller asked to stop.
+  kOverloaded,          ///< Too many requests are waiting; the message says when to try again.
+  kDeadlineExceeded,    ///< The request's deadline passed, or could not be met any more.
   kDeviceLost,          ///< The device failed; what was in flight is gone.
   kInternal,            ///< Our bug, reported instead of crashing.
 };
@@ -37,6 +39,10 @@ constexpr const char* error_code_name(ErrorCode code) {
       return "io";
     case ErrorCode::kCancelled:
       return "cancelled";
+    case ErrorCode::kOverloaded:
+      return "overloaded";
+    case ErrorCode::kDeadlineExceeded:
+      return "deadline_exceeded";
     case ErrorCode::kDeviceLost:
       return "device_lost";
     case ErrorCode::kInternal:

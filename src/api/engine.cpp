@@ -1,15 +1,27 @@
 #include "fovea/engine.h"
 
+#include <algorithm>
+#include <condition_variable>
+#include <deque>
+#include <fmt/format.h>
 #include <mutex>
+#include <optional>
 
 #include "backend/registry.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "base/math.h"
+#include "base/thread_pool.h"
 #include "base/try.h"
-#include "engine/generator.h"
+#include "engine/engine_loop.h"
+#include "engine/kv_cache.h"
+#include "engine/model_runner.h"
 #include "io/checkpoint.h"
+#include "io/fingerprint.h"
 #include "io/tokenizer.h"
+#include "model/adapter.h"
+#include "model/adapter_slots.h"
 #include "model/model.h"
 #include "model/tokenizer_fit.h"
 #include "skills/registry.h"
@@ -19,6 +31,9 @@ namespace {
 
 constexpr int kDefaultMaxContext = 4096;
 constexpr int kPageSize = 16;
+constexpr std::size_t kFreeMemoryShare = 4;  // a quarter of what is free may hold keys and values
+constexpr int kMaxSequences = 1024;
+constexpr std::size_t kMaxPages = std::size_t{1} << 24;
 constexpr std::size_t kMaxConfigBytes = std::size_t{1} << 20;
 
 Result<std::optional<json::value>> read_config(const std::filesystem::path& folder) {
@@ -47,6 +62,14 @@ Status check_options(const EngineOptions& options) {
   }
   if (options.max_context < 0)
     return invalid_argument("max_context {} must not be negative", options.max_context);
+  if (options.max_sequences < 1 || options.max_sequences > kMaxSequences) {
+    return invalid_argument("max_sequences {} must lie in 1..{}", options.max_sequences,
+                            kMaxSequences);
+  }
+  if (options.max_queue < 1)
+    return invalid_argument("max_queue {} must be at least 1", options.max_queue);
+  if (!(options.max_stall_ms >= 0))
+    return invalid_argument("max_stall_ms {} must be at least 0", options.max_stall_ms);
   const int divisor = options.compatibility.coordinate_divisor;
   if (divisor != 1024 && divisor != 1023) {
     return invalid_argument("coordinate_divisor {} must be 1024 or 1023", divisor);
@@ -56,7 +79,7 @@ Status check_options(const EngineOptions& options) {
 
 }  // namespace
 
-/// The composition root: picks the device, loads the model, hands the skills to the generator.
+/// The composition root: picks the device, loads the model, hands the skills to the loop.
 class Engine::Impl {
  public:
   static Result<std::unique_ptr<Impl>> create(const EngineOptions& options) {
@@ -74,26 +97,14 @@ class Engine::Impl {
     FOVEA_TRY_STATUS(check_tokenizer_fits(tokenizer, config));
     impl->tokenizer_ = std::make_unique<const Tokenizer>(std::move(tokenizer));
     FOVEA_TRY_STATUS(impl->load_model(checkpoint, std::move(config), options));
-    FOVEA_TRY(impl->generator_,
-              Generator::create(*impl->device_, *impl->model_,
-                                skills::make_factory({impl->model_->config().prompts,
-                                                      *impl->tokenizer_, impl->compatibility_}),
-                                options));
+    FOVEA_TRY_STATUS(impl->load_adapters(options));
+    FOVEA_TRY_STATUS(impl->open_image_store(checkpoint, options));
+    FOVEA_TRY_STATUS(impl->start(options));
     impl->describe(checkpoint, now_ms() - started_ms);
     return impl;
   }
 
-  Result<Response> run(const Request& request, const StreamCallback& on_text) {
-    const double submitted_ms = now_ms();
-    const std::lock_guard turn(mutex_);
-    const double queue_ms = now_ms() - submitted_ms;
-    FOVEA_TRY(Response response, generator_->generate(request, on_text));
-    response.usage.queue_ms = queue_ms;
-    response.usage.ttft_ms += queue_ms;
-    response.usage.total_ms += queue_ms;
-    return response;
-  }
-
+  EngineLoop& loop() { return *loop_; }
   const ModelInfo& info() const { return info_; }
 
  private:
@@ -118,6 +129,107 @@ class Engine::Impl {
     return {};
   }
 
+  // Each adapter that was named has a slot of its own; they are as large as the largest needs.
+  Status load_adapters(const EngineOptions& options) {
+    if (options.adapters.empty()) return {};
+    std::vector<Adapter> adapters;
+    AdapterSlotLimits limits{.num_slots = static_cast<int>(options.adapters.size()), .max_rank = 1};
+    for (const auto& [name, path] : options.adapters) {
+      if (name.empty()) return invalid_argument("the adapter {} has no name", path.string());
+      if (std::ranges::find(adapter_names_, name) != adapter_names_.end())
+        return invalid_argument("two adapters are named {}", name);
+      FOVEA_TRY(Adapter adapter, load_adapter(path, model_->config(), model_->storage()));
+      limits.max_rank = std::max(limits.max_rank, adapter.rank);
+      adapters.push_back(std::move(adapter));
+      adapter_names_.push_back(name);
+    }
+    FOVEA_TRY(AdapterSlots slots,
+              AdapterSlots::create(*device_, model_->config().text, model_->storage(), limits));
+    FOVEA_TRY(const std::unique_ptr<Stream> stream, device_->make_stream());
+    for (std::size_t slot = 0; slot < adapters.size(); ++slot) {
+      FOVEA_TRY_STATUS(slots.upload(*stream, static_cast<int>(slot), adapters[slot]));
+    }
+    adapters_ = std::make_unique<const AdapterSlots>(std::move(slots));
+    return {};
+  }
+
+  // Pages of the KV pool: what was asked for, or room for every sequence within a share of the
+  // memory that is free; one sequence of full length at least.
+  Result<int> choose_num_pages(const EngineOptions& options) const {
+    const TextConfig& text = model_->config().text;
+    const std::size_t page_bytes = PagedKvCache::page_bytes(text, model_->storage(), kPageSize);
+    const int one = ceil_div(model_->max_context(), kPageSize);
+    if (options.kv_cache_bytes > 0) {
+      const std::size_t pages = options.kv_cache_bytes / page_bytes;
+      const int least = ceil_div(text.prefix_attn + 1, kPageSize) + 1;
+      if (pages < static_cast<std::size_t>(least)) {
+        return invalid_argument("kv_cache_bytes {} holds {} pages; {} ({} bytes) are the least",
+                                options.kv_cache_bytes, pages, least, least * page_bytes);
+      }
+      return static_cast<int>(std::min<std::size_t>(pages, kMaxPages));
+    }
+    const std::size_t affordable = device_->free_memory() / kFreeMemoryShare / page_bytes;
+    // Beginnings that are kept take as much again, three times.
+    const std::size_t wanted = static_cast<std::size_t>(one) *
+                               static_cast<std::size_t>(options.max_sequences) *
+                               (options.keep_prefixes ? 4 : 1);
+    return std::max(one, static_cast<int>(std::min({wanted, affordable, kMaxPages})));
+  }
+
+  Status open_image_store(const Checkpoint& checkpoint, const EngineOptions& options) {
+    if (options.image_cache_folder.empty()) return {};
+    const std::string model =
+        fmt::format("{} {} {} {}", fingerprint(checkpoint), model_->config().family,
+                    dtype_name(model_->storage()), compatibility_.pixels_in_fp32);
+    FOVEA_TRY(ImageStore store, ImageStore::open(options.image_cache_folder, model,
+                                                 options.image_cache_folder_bytes));
+    image_store_.emplace(std::move(store));
+    return {};
+  }
+
+  Status start(const EngineOptions& options) {
+    const ModelConfig& config = model_->config();
+    FOVEA_TRY(const int num_pages, choose_num_pages(options));
+    FOVEA_TRY(PagedKvCache kv, PagedKvCache::create(*device_, config.text, model_->storage(),
+                                                    num_pages, model_->page_size()));
+    kv_ = std::make_unique<PagedKvCache>(std::move(kv));
+    FOVEA_TRY(runner_,
+              ModelRunner::create(*device_, *model_, *kv_,
+                                  {.sample_coordinates = compatibility_.sample_coordinates,
+                                   .round_outputs_to_bf16 = compatibility_.round_outputs_to_bf16,
+                                   .max_sequences = options.max_sequences,
+                                   .adapters = adapters_.get()}));
+    const VisionConfig& vision = config.vision;
+    LoopOptions loop;
+    loop.scheduler.max_sequences = options.max_sequences;
+    loop.scheduler.max_rows = runner_->max_rows();
+    loop.scheduler.max_crops = runner_->max_crops();
+    loop.scheduler.max_stall_ms = options.max_stall_ms;
+    loop.picture_limits = options.picture_limits;
+    loop.mask_first_token = compatibility_.mask_first_token;
+    loop.max_queue = options.max_queue;
+    loop.picture_threads = options.num_threads > 0 ? options.num_threads : usable_processors();
+    loop.image_cache_bytes = options.image_cache_bytes;
+    loop.adapters = adapter_names_;
+    loop.image_store = std::move(image_store_);
+    if (options.request_log) {
+      loop.log.emplace(options.request_log, options.log_content ? RequestLog::Detail::kContent
+                                                                : RequestLog::Detail::kMetadata);
+    }
+    const ModelFacts facts{.bos = config.prompts.bos,
+                           .eos = config.prompts.eos,
+                           .vocab_size = config.text.vocab_size,
+                           .image_tokens = vision.image_tokens(),
+                           .max_context = model_->max_context(),
+                           .page_size = model_->page_size(),
+                           .crops = {vision.crop_size, vision.enc_patch_size, vision.overlap_margin,
+                                     vision.max_crops}};
+    loop_ = std::make_unique<EngineLoop>(
+        *runner_, kv_->pages(), facts,
+        skills::make_factory({config.prompts, *tokenizer_, compatibility_}), loop);
+    return {};
+  }
+
   void describe(const Checkpoint& checkpoint, double load_ms) {
     const ModelConfig& config = model_->config();
     info_ = {.family = config.family,
@@ -127,8 +239,8 @@ class Engine::Impl {
              .num_parameters = model_->num_parameters(),
              .checkpoint_bytes = checkpoint.total_bytes(),
              .weight_bytes = model_->weight_bytes(),
-             .kv_cache_bytes = generator_->kv_cache_bytes(),
-             .scratch_bytes = generator_->scratch_bytes(),
+             .kv_cache_bytes = kv_->size_bytes(),
+             .scratch_bytes = runner_->activations().size_bytes(),
              .max_context = model_->max_context(),
              .vocab_size = config.text.vocab_size,
              .image_tokens = config.vision.image_tokens(),
@@ -140,10 +252,53 @@ class Engine::Impl {
   std::unique_ptr<Device> device_;
   std::unique_ptr<const Tokenizer> tokenizer_;
   std::unique_ptr<const Model> model_;
-  std::unique_ptr<Generator> generator_;
+  std::optional<ImageStore> image_store_;  // until the loop has it
+  std::vector<std::string> adapter_names_;
+  std::unique_ptr<const AdapterSlots> adapters_;
+  std::unique_ptr<PagedKvCache> kv_;
+  std::unique_ptr<ModelRunner> runner_;
   ModelInfo info_;
-  std::mutex mutex_;  // one request at a time
+  std::unique_ptr<EngineLoop> loop_;
 };
+
+namespace {
+
+/// Carries one request's answer from the delivery thread to a caller that waits for it.
+class Mailbox {
+ public:
+  void put_text(std::string_view text) {
+    const std::lock_guard lock(mutex_);
+    texts_.emplace_back(text);
+    changed_.notify_one();
+  }
+  void put_answer(Result<Response> answer) {
+    const std::lock_guard lock(mutex_);
+    answer_ = std::move(answer);
+    changed_.notify_one();
+  }
+  /// The next piece, or nothing once the answer is there.
+  std::optional<std::string> wait_for_text() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return !texts_.empty() || answer_.has_value(); });
+    if (texts_.empty()) return std::nullopt;
+    std::string text = std::move(texts_.front());
+    texts_.pop_front();
+    return text;
+  }
+  /// Once wait_for_text() has returned nothing.
+  Result<Response> take_answer() {
+    const std::lock_guard lock(mutex_);
+    return std::move(*answer_);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::string> texts_;
+  std::optional<Result<Response>> answer_;
+};
+
+}  // namespace
 
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Engine::~Engine() = default;
@@ -153,9 +308,67 @@ Result<std::unique_ptr<Engine>> Engine::create(const EngineOptions& options) {
   return std::unique_ptr<Engine>(new Engine(std::move(impl)));
 }
 
-Result<Response> Engine::run(const Request& request, const StreamCallback& on_text) {
-  return impl_->run(request, on_text);
+Result<std::uint64_t> Engine::submit(Request request, Callbacks callbacks) {
+  return impl_->loop().submit(std::move(request), std::move(callbacks));
 }
+
+void Engine::cancel(std::uint64_t id) { impl_->loop().cancel(id); }
+
+Result<Response> Engine::run(const Request& request, const StreamCallback& on_text) {
+  const auto mailbox = std::make_shared<Mailbox>();
+  Callbacks callbacks;
+  if (on_text) {
+    callbacks.on_text = [mailbox](std::string_view text) {
+      mailbox->put_text(text);
+      return true;
+    };
+  }
+  callbacks.on_done = [mailbox](Result<Response> answer) {
+    mailbox->put_answer(std::move(answer));
+  };
+  FOVEA_TRY(const std::uint64_t id, submit(request, std::move(callbacks)));
+  bool goes_on = true;
+  while (const std::optional<std::string> text = mailbox->wait_for_text()) {
+    if (!goes_on) continue;
+    try {
+      goes_on = on_text(*text);
+    } catch (...) {
+      goes_on = false;
+    }
+    if (!goes_on) cancel(id);
+  }
+  // The last piece may be refused when the answer is complete already.
+  if (!goes_on) return error(ErrorCode::kCancelled, "the caller stopped the request");
+  return mailbox->take_answer();
+}
+
+std::vector<Result<Response>> Engine::run_all(std::span<const Request> requests) {
+  std::vector<std::shared_ptr<Mailbox>> mailboxes;
+  for (const Request& request : requests) {
+    const auto mailbox = std::make_shared<Mailbox>();
+    Callbacks callbacks;
+    callbacks.on_done = [mailbox](Result<Response> answer) {
+      mailbox->put_answer(std::move(answer));
+    };
+    const Result<std::uint64_t> id = submit(request, std::move(callbacks));
+    if (!id.ok()) mailbox->put_answer(id.error());
+    mailboxes.push_back(mailbox);
+  }
+  std::vector<Result<Response>> answers;
+  for (const auto& mailbox : mailboxes) {
+    mailbox->wait_for_text();
+    answers.push_back(mailbox->take_answer());
+  }
+  return answers;
+}
+
+void Engine::drop_caches() { impl_->loop().drop_caches(); }
+
+std::string Engine::metrics_text() const {
+  return write_prometheus(impl_->loop().metrics(), impl_->info().family);
+}
+
+EngineStats Engine::stats() const { return impl_->loop().stats(); }
 
 const ModelInfo& Engine::info() const { return impl_->info(); }
 

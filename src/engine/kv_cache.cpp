@@ -20,6 +20,12 @@ Result<PagedKvCache> PagedKvCache::create(Device& device, const TextConfig& conf
   return cache;
 }
 
+std::size_t PagedKvCache::page_bytes(const TextConfig& config, DType dtype, int page_size) {
+  return 2 * static_cast<std::size_t>(config.n_layers) *
+         static_cast<std::size_t>(config.n_kv_heads) * static_cast<std::size_t>(page_size) *
+         static_cast<std::size_t>(config.head_dim()) * dtype_size(dtype);
+}
+
 std::size_t PagedKvCache::size_bytes() const {
   std::size_t total = 0;
   for (const Tensor& tensor : memory_) total += tensor.size_bytes();

@@ -19,6 +19,9 @@ class PagedKvCache {
   static Result<PagedKvCache> create(Device& device, const TextConfig& config, DType dtype,
                                      int num_pages, int page_size);
 
+  /// Device memory of one page of all layers.
+  static std::size_t page_bytes(const TextConfig& config, DType dtype, int page_size);
+
   std::span<const KvPages> layers() const { return layers_; }
   PageAllocator& pages() { return pages_; }
   int page_size() const { return page_size_; }

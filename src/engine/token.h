@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 #include "base/ids.h"
 
@@ -36,6 +38,7 @@ struct SampledToken {
   float logprob = 0;  ///< of the id among those that were allowed
   float localisation =
       1;  ///< probability near the chosen bin (the product of both halves for a size); 1 for words
+  std::vector<std::pair<TokenId, float>> top{};  ///< likeliest ids, when they were asked for
 };
 
 }  // namespace fovea

@@ -10,7 +10,7 @@ namespace fovea {
 /// Largest shapes that one pass meets; scratch memory follows from them and from the configuration.
 struct StepLimits {
   int max_crops_per_pass = 2;  ///< crops that go through the vision encoder together
-  int max_crops = 13;          ///< crops of one picture whose features are held at once
+  int max_crops = 2;           ///< crops whose features are held at once
   int max_rows = 0;            ///< rows of one text pass; at least the image prefix
   int max_sequences = 1;
   int max_region_rows =

@@ -10,6 +10,7 @@ SkillFactory make_factory(const SkillContext& model) {
   if (!context.token_trie) context.token_trie = std::make_shared<LazyTokenTrie>();
   return [context](const Request& request) -> Result<std::unique_ptr<SkillState>> {
     FOVEA_TRY_STATUS(check_sampling(request.sampling));
+    FOVEA_TRY_STATUS(check_scheduling(request));
     if (const auto* caption = std::get_if<CaptionRequest>(&request.skill)) {
       return make_caption(context, request, *caption);
     }

@@ -11,6 +11,8 @@ namespace {
 constexpr std::size_t kMaxTextBytes = 100'000;
 constexpr std::size_t kMaxSpatialRefs = 64;
 constexpr std::size_t kMaxStopStrings = 16;
+constexpr std::size_t kMaxBiases = 1024;
+constexpr int kMaxTopLogprobs = 20;
 constexpr int kMaxObjectsLimit = 10'000;
 
 bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
@@ -36,12 +38,46 @@ Status check_sampling(const SamplingParams& sampling) {
   if (sampling.max_tokens && *sampling.max_tokens < 1) {
     return invalid_argument("max_tokens {} must be at least 1", *sampling.max_tokens);
   }
+  if (!(sampling.repetition_penalty > 0 && std::isfinite(sampling.repetition_penalty))) {
+    return invalid_argument("repetition_penalty {} must be a finite number above 0",
+                            sampling.repetition_penalty);
+  }
+  if (!(std::abs(sampling.presence_penalty) <= 2)) {
+    return invalid_argument("presence_penalty {} must lie in -2..2", sampling.presence_penalty);
+  }
+  if (!(std::abs(sampling.frequency_penalty) <= 2)) {
+    return invalid_argument("frequency_penalty {} must lie in -2..2", sampling.frequency_penalty);
+  }
+  if (sampling.logit_bias.size() > kMaxBiases) {
+    return invalid_argument("{} logit biases were given; at most {} are taken",
+                            sampling.logit_bias.size(), kMaxBiases);
+  }
+  for (const auto& [id, bias] : sampling.logit_bias) {
+    if (!(std::abs(bias) <= 100)) {
+      return invalid_argument("logit_bias: {} for id {} must lie in -100..100", bias, id);
+    }
+  }
+  if (sampling.top_logprobs &&
+      (*sampling.top_logprobs < 0 || *sampling.top_logprobs > kMaxTopLogprobs)) {
+    return invalid_argument("top_logprobs {} must lie in 0..{}", *sampling.top_logprobs,
+                            kMaxTopLogprobs);
+  }
   if (sampling.stop.size() > kMaxStopStrings) {
     return invalid_argument("{} stop strings were given; at most {} are taken",
                             sampling.stop.size(), kMaxStopStrings);
   }
   for (const std::string& stop : sampling.stop) {
     if (stop.empty()) return invalid_argument("a stop string is empty");
+  }
+  return {};
+}
+
+Status check_scheduling(const Request& request) {
+  if (request.priority < -100 || request.priority > 100) {
+    return invalid_argument("priority {} must lie in -100..100", request.priority);
+  }
+  if (request.deadline_ms && !(*request.deadline_ms > 0 && std::isfinite(*request.deadline_ms))) {
+    return invalid_argument("deadline_ms {} must be a finite number above 0", *request.deadline_ms);
   }
   return {};
 }

@@ -18,6 +18,8 @@ inline constexpr int kDefaultMaxObjects = 50;
 
 /// Ranges of every sampling parameter.
 Status check_sampling(const SamplingParams& sampling);
+/// Priority and deadline.
+Status check_scheduling(const Request& request);
 
 /// Without leading and trailing white space; an error when nothing is left or more than 100,000
 /// bytes are.

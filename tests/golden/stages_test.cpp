@@ -107,19 +107,45 @@ struct StageErrors {
 StageErrors run_stages(const std::string& folder, DType storage, const std::string& image) {
   Loaded& loaded = load(folder, storage);
   StageErrors errors;
-  const Tensor embeds = must(loaded.runner->encode_picture(crops_of(loaded, folder, image)));
+  // The picture, a step with as many crops as fit at a time.
+  const auto picture = std::make_shared<PictureJob>();
+  picture->crops = crops_of(loaded, folder, image);
+  const int num_crops = picture->crops.num_crops();
+  for (int first = 0; first < num_crops; first += loaded.runner->max_crops()) {
+    const int count = std::min(loaded.runner->max_crops(), num_crops - first);
+    StepPlan plan;
+    plan.crops.push_back({picture, first, count, first + count == num_crops});
+    plan.num_crops = count;
+    EXPECT_TRUE(loaded.runner->launch(plan).ok());
+    EXPECT_TRUE(loaded.runner->collect().ok());
+  }
   const std::vector<float> want_embeds = reference(loaded, image + ".image_embeds");
   if (!want_embeds.empty())
-    errors.embeds = relative_error(host(loaded, embeds.view()), want_embeds);
+    errors.embeds = relative_error(host(loaded, picture->encoded->embeddings.view()), want_embeds);
 
-  Sequence sequence(loaded.cache->pages(), loaded.cache->page_size(), TokenId{0}, embeds.view());
-  for (const TokenId id : query_prompt(folder.starts_with("md3"))) sequence.append(Token::text(id));
-  EXPECT_TRUE(sequence.reserve(sequence.length()));
-  EXPECT_TRUE(loaded.runner->compute(sequence).ok());
+  // The prompt, all of it in one step.
+  PrefixCache cache(loaded.cache->pages(), loaded.cache->page_size());
+  Prompt prompt{.bos = TokenId{0},
+                .picture = picture->identity,
+                .image_tokens = loaded.model->config().vision.image_tokens(),
+                .tokens = {}};
+  for (const TokenId id : query_prompt(folder.starts_with("md3")))
+    prompt.tokens.push_back(Token::text(id));
+  Generation generation;
+  Sequence& sequence = generation.sequence.emplace(loaded.cache->pages(), cache,
+                                                   loaded.cache->page_size(), std::move(prompt));
+  sequence.set_image(picture->encoded);
+  std::optional<Sequence::PageCopy> copy;
+  EXPECT_TRUE(sequence.reserve(sequence.length(), copy));
+  StepPlan plan;
+  plan.rows.push_back(
+      {.generation = &generation, .begin = 0, .end = sequence.length(), .samples = true});
+  plan.num_rows = sequence.length();
+  EXPECT_TRUE(loaded.runner->launch(plan).ok());
+  EXPECT_TRUE(loaded.runner->collect().ok());
   TextActivations& text = loaded.runner->activations().text;
   errors.hidden =
       relative_error(host(loaded, text.hidden.view()), reference(loaded, image + ".query_hidden"));
-  loaded.model->text().logits(*loaded.stream, text.hidden.view(), loaded.runner->activations());
   errors.logits =
       relative_error(host(loaded, text.logits.view()), reference(loaded, image + ".query_logits"));
   return errors;

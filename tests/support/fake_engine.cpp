@@ -28,6 +28,15 @@ Result<Response> Engine::run(const Request& request, const StreamCallback& on_te
   return fake.response;
 }
 
+Result<std::uint64_t> Engine::submit(Request request, Callbacks callbacks) {
+  auto& fake = testing::fake_engine();
+  fake.requests.push_back(std::move(request));
+  callbacks.on_done(fake.response);
+  return std::uint64_t{fake.requests.size()};
+}
+
+EngineStats Engine::stats() const { return {}; }
+
 const ModelInfo& Engine::info() const { return testing::fake_engine().info; }
 
 std::vector<DeviceReport> list_devices() {

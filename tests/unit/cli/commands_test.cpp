@@ -65,7 +65,7 @@ TEST_F(Program, HandsThePictureBytesToTheEngine) {
 
   ASSERT_EQ(testing::fake_engine().requests.size(), 1U);
   const Request& request = testing::fake_engine().requests[0];
-  const auto& bytes = std::get<std::vector<std::byte>>(request.picture.value());
+  const auto& bytes = *request.picture.value().file();
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()),
             "bytes of a picture");
   EXPECT_FALSE(request.apply_exif);
@@ -78,7 +78,7 @@ TEST_F(Program, ReadsThePictureFromStandardInput) {
   run_program({"caption", "-"});
 
   const Request& request = testing::fake_engine().requests.at(0);
-  EXPECT_EQ(std::get<std::vector<std::byte>>(request.picture.value()).size(), 3U);
+  EXPECT_EQ(request.picture.value().file()->size(), 3U);
 }
 
 TEST_F(Program, TextOnlyQuestionSendsNoPicture) {

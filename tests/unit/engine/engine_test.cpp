@@ -1,11 +1,12 @@
 // What the engine promises around the models, on a golden checkpoint: seeds, stop strings, limits,
 // cancellation, faults.
 
+#include "fovea/engine.h"
+
+#include <algorithm>
 #include <gtest/gtest.h>
 #include <set>
 #include <thread>
-
-#include "fovea/engine.h"
 
 namespace fovea {
 namespace {
@@ -156,6 +157,92 @@ TEST(Engine, OptionsAreChecked) {
             std::string::npos);
 }
 
+// Questions, captions, boxes and points about a few pictures, greedy and drawn.
+std::vector<Request> mixed_requests(int count) {
+  std::vector<Request> requests;
+  for (int i = 0; i < count; ++i) {
+    Request request;
+    switch (i % 4) {
+      case 0:
+        request.skill = QueryRequest{"how many " + std::to_string(i % 7), false, {}};
+        break;
+      case 1:
+        request.skill = CaptionRequest{CaptionLength::kShort};
+        break;
+      case 2:
+        request.skill = DetectRequest{"dot", 3};
+        break;
+      default:
+        request.skill = PointRequest{"dot", 2, {}};
+    }
+    if (i % 4 != 0 || i % 8 == 0) {
+      Image image = small_picture();
+      image.rgb[0] = static_cast<std::uint8_t>(i % 5 * 50);
+      request.picture = std::move(image);
+    }
+    request.sampling.max_tokens = 4 + i % 9;
+    request.sampling.temperature = i % 3 == 0 ? 1.0f : 0.0f;
+    request.sampling.seed = static_cast<std::uint64_t>(i % 11);
+    requests.push_back(std::move(request));
+  }
+  return requests;
+}
+
+TEST(Engine, RequestsSideBySideGiveTheAnswersOfRequestsAlone) {
+  const std::vector<Request> requests = mixed_requests(48);
+  std::vector<std::vector<std::int32_t>> alone;
+  for (const Request& request : requests) {
+    engine().drop_caches();
+    const auto response = engine().run(request);
+    ASSERT_TRUE(response.ok()) << response.error().message;
+    alone.push_back(response->token_ids);
+  }
+  engine().drop_caches();
+  const std::vector<Result<Response>> together = engine().run_all(requests);
+  int cached = 0;
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    ASSERT_TRUE(together[i].ok()) << together[i].error().message;
+    EXPECT_EQ(together[i]->token_ids, alone[i]) << i;
+    cached += together[i]->usage.cached_tokens > 729 ? 1 : 0;
+  }
+  EXPECT_GT(cached, 30);
+  engine().drop_caches();
+  EXPECT_EQ(engine().stats().pages_free, engine().stats().pages_total);
+}
+
+TEST(Engine, LogprobsListTheChosenWordAndItsRivals) {
+  Request request = question();
+  request.sampling.temperature = 0;
+  request.sampling.top_logprobs = 3;
+  const auto response = engine().run(request);
+  ASSERT_TRUE(response.ok()) << response.error().message;
+  ASSERT_EQ(response->logprobs.size(), response->token_ids.size());
+  ASSERT_FALSE(response->logprobs.empty());
+  for (std::size_t i = 0; i < response->logprobs.size(); ++i) {
+    const TokenLogprob& token = response->logprobs[i];
+    EXPECT_EQ(token.id, response->token_ids[i]);
+    ASSERT_EQ(token.top.size(), 3u);
+    EXPECT_EQ(token.top[0].first, token.id);  // greedy: the likeliest was taken
+    EXPECT_FLOAT_EQ(token.top[0].second, token.logprob);
+    EXPECT_GE(token.top[0].second, token.top[1].second);
+    EXPECT_LE(token.logprob, 0);
+  }
+}
+
+TEST(Engine, ABiasBansAWordAndAPenaltyStopsRepetition) {
+  Request request = question();
+  request.sampling.temperature = 0;
+  const auto plain = engine().run(request);
+  ASSERT_TRUE(plain.ok() && !plain->token_ids.empty());
+  const std::int32_t first = plain->token_ids.front();
+  request.sampling.logit_bias = {{first, -100.0f}};
+  const auto biased = engine().run(request);
+  ASSERT_TRUE(biased.ok());
+  EXPECT_EQ(std::ranges::count(biased->token_ids, first), 0);
+  request.sampling.logit_bias = {{1 << 24, 1.0f}};
+  EXPECT_FALSE(engine().run(request).ok());
+}
+
 TEST(Engine, InfoCountsMemory) {
   const ModelInfo& info = engine().info();
   EXPECT_EQ(info.family, "moondream2");
@@ -165,8 +252,8 @@ TEST(Engine, InfoCountsMemory) {
   // f32 weights, packed, and little besides.
   EXPECT_GE(info.weight_bytes, static_cast<std::size_t>(info.num_parameters) * 4);
   EXPECT_LT(info.weight_bytes, static_cast<std::size_t>(info.num_parameters) * 5);
-  EXPECT_EQ(info.kv_cache_bytes,
-            std::size_t{2} * 2 * 128 * 2048 * 4);  // layers, k and v, width, positions, bytes
+  // Layers, k and v, width, positions, bytes: the context of one sequence at least.
+  EXPECT_GE(info.kv_cache_bytes, std::size_t{2} * 2 * 128 * 2048 * 4);
   EXPECT_GT(info.scratch_bytes, 0u);
 }
 

@@ -1,0 +1,170 @@
+#include "bench_serve.h"
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <fmt/format.h>
+#include <fmt/ostream.h>
+#include <mutex>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "fovea/picture.h"
+
+namespace fovea::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int kWidth = 850, kHeight = 600;  // nine crops of 378 pixels
+constexpr std::string_view kQuestion =
+    "Which of the bars in this chart is the highest one, what is its colour, and how much higher "
+    "is "
+    "it than the lowest bar? Answer with one number.";
+
+// A bar chart of random heights and colours; what it shows follows from the seed.
+Image draw_chart(unsigned seed) {
+  std::mt19937 random(seed);
+  Image image{kWidth, kHeight, std::vector<std::uint8_t>(std::size_t{3} * kWidth * kHeight, 255)};
+  const auto fill = [&image](int x0, int y0, int x1, int y1, std::array<std::uint8_t, 3> colour) {
+    for (int y = y0; y < y1; ++y) {
+      for (int x = x0; x < x1; ++x) {
+        std::copy(colour.begin(), colour.end(),
+                  image.rgb.begin() + (std::ptrdiff_t{y} * kWidth + x) * 3);
+      }
+    }
+  };
+  for (int y = 60; y < kHeight - 40; y += 50) fill(60, y, kWidth - 20, y + 1, {210, 210, 210});
+  const int num_bars = 4 + static_cast<int>(random() % 9);
+  const int pitch = (kWidth - 90) / num_bars;
+  for (int bar = 0; bar < num_bars; ++bar) {
+    const int x = 65 + bar * pitch, height = 20 + static_cast<int>(random() % 480);
+    fill(x, kHeight - 40 - height, x + pitch * 3 / 4, kHeight - 40,
+         {static_cast<std::uint8_t>(random()), static_cast<std::uint8_t>(random()),
+          static_cast<std::uint8_t>(random())});
+  }
+  fill(60, 20, 62, kHeight - 40, {0, 0, 0});
+  fill(60, kHeight - 42, kWidth - 20, kHeight - 40, {0, 0, 0});
+  return image;
+}
+
+struct Percentiles {
+  double p50 = 0, p95 = 0, p99 = 0;
+};
+
+Percentiles percentiles(std::vector<double> values) {
+  if (values.empty()) return {};
+  std::ranges::sort(values);
+  const auto at = [&values](double share) {
+    return values[static_cast<std::size_t>(share * static_cast<double>(values.size() - 1))];
+  };
+  return {at(0.50), at(0.95), at(0.99)};
+}
+
+/// What one run of the workload measured.
+struct Measured {
+  double seconds = 0;
+  int answered = 0, failed = 0;
+  std::int64_t prompt_tokens = 0, cached_tokens = 0;
+  std::vector<double> first_token_ms, total_ms;  // queueing included
+  std::vector<double> hit_ms,
+      miss_ms;  // time to first token without queueing, prefix cached or not
+};
+
+Measured offer(Engine& engine, const std::vector<Picture>& pictures, const BenchServeArgs& args) {
+  Measured measured;
+  std::mutex mutex;
+  std::condition_variable done;
+  int outstanding = 0;
+  const Clock::time_point started = Clock::now();
+  const auto count = [&](const Result<Response>& answer) {
+    const std::lock_guard lock(mutex);
+    if (answer.ok()) {
+      const Usage& usage = answer->usage;
+      ++measured.answered;
+      measured.prompt_tokens += usage.prompt_tokens;
+      measured.cached_tokens += usage.cached_tokens;
+      measured.first_token_ms.push_back(usage.ttft_ms);
+      measured.total_ms.push_back(usage.total_ms);
+      (usage.cached_tokens > usage.prompt_tokens / 2 ? measured.hit_ms : measured.miss_ms)
+          .push_back(usage.ttft_ms - usage.queue_ms);
+    } else {
+      ++measured.failed;
+    }
+    --outstanding;
+    done.notify_one();
+  };
+  // The repeats come behind all first sights, in another order, as a second round of questions.
+  std::vector<std::size_t> order(static_cast<std::size_t>(args.num_requests));
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i % pictures.size();
+  std::mt19937 random(1);
+  if (order.size() > pictures.size()) {
+    std::shuffle(order.begin() + static_cast<std::ptrdiff_t>(pictures.size()), order.end(), random);
+  }
+  std::exponential_distribution<double> gap_s(args.rate > 0 ? args.rate : 1);
+  Clock::time_point due = started;
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    if (args.rate > 0) {
+      due +=
+          std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(gap_s(random)));
+      std::this_thread::sleep_until(due);
+    }
+    Request request{.skill = QueryRequest{std::string(kQuestion), false, {}},
+                    .picture = pictures[order[i]]};
+    request.sampling.temperature = 0;
+    request.sampling.max_tokens = args.num_tokens;
+    request.sampling.ignore_eos = true;
+    {
+      const std::lock_guard lock(mutex);
+      ++outstanding;
+    }
+    const Result<std::uint64_t> id = engine.submit(std::move(request), {.on_done = count});
+    if (!id.ok()) count(id.error());
+  }
+  std::unique_lock lock(mutex);
+  done.wait(lock, [&] { return outstanding == 0; });
+  measured.seconds = std::chrono::duration<double>(Clock::now() - started).count();
+  return measured;
+}
+
+}  // namespace
+
+int run_bench_serve(const BenchServeArgs& args, Terminal& terminal) {
+  std::vector<Picture> pictures;
+  for (int i = 0; i < args.num_pictures; ++i) {
+    Result<std::vector<std::byte>> file = encode_png(draw_chart(static_cast<unsigned>(i)));
+    if (!file.ok()) return report_failure(file.error(), false, terminal);
+    pictures.emplace_back(std::move(file).value());
+  }
+  fmt::print(terminal.out,
+             "{} requests about {} charts of {}x{}, {} tokens each, {}\n"
+             "{:>5} {:>10} {:>8} {:>7}  {:^26}  {:^26}  {:>9} {:>9}\n"
+             "{:>5} {:>10} {:>8} {:>7}  {:>8} {:>8} {:>8}  {:>8} {:>8} {:>8}  {:>9} {:>9}\n",
+             args.num_requests, args.num_pictures, kWidth, kHeight, args.num_tokens,
+             args.rate > 0 ? fmt::format("{} a second", args.rate) : "all at once", "batch",
+             "requests/s", "cached", "failed", "first token ms", "whole request ms", "hit", "miss",
+             "", "", "%", "", "P50", "P95", "P99", "P50", "P95", "P99", "P50 ms", "P50 ms");
+  for (const int batch : args.batches) {
+    ModelArgs model = args.model;
+    model.options.max_sequences = batch;
+    model.options.max_queue = args.num_requests;
+    Result<std::unique_ptr<Engine>> engine = load_engine(model, terminal);
+    if (!engine.ok()) return report_failure(engine.error(), false, terminal);
+    const Measured measured = offer(**engine, pictures, args);
+    const Percentiles first = percentiles(measured.first_token_ms);
+    const Percentiles total = percentiles(measured.total_ms);
+    fmt::print(terminal.out,
+               "{:>5} {:>10.2f} {:>8.1f} {:>7}  {:>8.0f} {:>8.0f} {:>8.0f}  {:>8.0f} {:>8.0f} "
+               "{:>8.0f}  {:>9.1f} {:>9.1f}\n",
+               batch, measured.answered / measured.seconds,
+               100.0 * static_cast<double>(measured.cached_tokens) /
+                   static_cast<double>(std::max<std::int64_t>(1, measured.prompt_tokens)),
+               measured.failed, first.p50, first.p95, first.p99, total.p50, total.p95, total.p99,
+               percentiles(measured.hit_ms).p50, percentiles(measured.miss_ms).p50);
+    terminal.out.flush();
+  }
+  return finish(terminal);
+}
+
+}  // namespace fovea::cli

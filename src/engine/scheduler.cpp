@@ -1,0 +1,376 @@
+#include "engine/scheduler.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/check.h"
+#include "base/math.h"
+
+namespace fovea {
+
+/// What is left of a step.
+struct Scheduler::Budget {
+  int rows = 0;
+  bool answers_run = false;  ///< a stall is felt by somebody
+  double stall_ms = 0;       ///< time for prompts and crops that is left
+  bool may_exceed = false;  ///< one indivisible piece may go in although it costs more than is left
+  const StepCosts* costs = nullptr;
+
+  bool can_pay(double cost_ms) const { return !answers_run || cost_ms <= stall_ms || may_exceed; }
+  void pay(double cost_ms) {
+    stall_ms = std::max(0.0, stall_ms - cost_ms);
+    may_exceed = false;
+  }
+};
+
+Scheduler::Scheduler(const SchedulerOptions& options, PageAllocator& pages, PrefixCache& cache)
+    : options_(options), pages_(pages), cache_(cache) {
+  FOVEA_CHECK(options.max_sequences >= 1 && options.max_rows > options.max_sequences &&
+                  options.max_crops >= 1,
+              "a step of {} rows and {} crops for {} sequences", options.max_rows,
+              options.max_crops, options.max_sequences);
+}
+
+void Scheduler::add(Generation& generation) {
+  FOVEA_CHECK(generation.state == Generation::State::kOutside, "generation {} is here already",
+              generation.order);
+  generation.state = Generation::State::kWaiting;
+  waiting_.emplace(place_of(generation), &generation);
+}
+
+bool Scheduler::remove(Generation& generation) {
+  using State = Generation::State;
+  switch (generation.state) {
+    case State::kOutside:
+      return true;
+    case State::kWaiting:
+      waiting_.erase(place_of(generation));
+      break;
+    case State::kRunning:
+      running_.erase(place_of(generation));
+      break;
+    case State::kLeaving:
+      return false;
+  }
+  const auto flight = prefixes_in_flight_.find(prefix_of(generation));
+  if (flight != prefixes_in_flight_.end() && flight->second == &generation) {
+    prefixes_in_flight_.erase(flight);
+  }
+  if (generation.steps_in_flight > 0) {
+    generation.state = State::kLeaving;
+    ++num_leaving_;
+    return false;
+  }
+  leave(generation);
+  return true;
+}
+
+// The pages go back, but what they hold stays findable for as long as there is room.
+void Scheduler::leave(Generation& generation) {
+  Sequence& sequence = *generation.sequence;
+  const int known = std::min(sequence.num_computed(), sequence.length());
+  if (known > 0) sequence.offer_to_cache(known);
+  sequence.release();
+  generation.state = Generation::State::kOutside;
+}
+
+void Scheduler::add_picture(std::shared_ptr<PictureJob> picture) {
+  num_queued_crops_ += picture->crops.num_crops() - picture->crops_planned;
+  pictures_.push_back(std::move(picture));
+}
+
+void Scheduler::drop_picture(const PictureJob& picture) {
+  const auto at = std::find_if(pictures_.begin(), pictures_.end(),
+                               [&](const auto& queued) { return queued.get() == &picture; });
+  if (at == pictures_.end()) return;
+  num_queued_crops_ -= picture.crops.num_crops() - picture.crops_planned;
+  pictures_.erase(at);
+}
+
+bool Scheduler::is_decoding(const Generation& generation) {
+  return generation.sequence->num_computed() >= generation.sequence->length() - 1;
+}
+
+StepPlan Scheduler::plan(double now_ms, const StepCosts& costs, bool more_pictures) {
+  StepPlan plan;
+  next_wakeup_ms_ = std::numeric_limits<double>::infinity();
+  Budget budget;
+  budget.rows = options_.max_rows;
+  budget.stall_ms = options_.max_stall_ms;
+  budget.costs = &costs;
+  budget.answers_run = std::any_of(running_.begin(), running_.end(), [](const auto& entry) {
+    return entry.second->sequence->num_generated() > 0;
+  });
+  // Two large pieces never follow one another: between them, answers take a step of their own.
+  budget.may_exceed = !last_step_stalled_;
+
+  plan_decodes(plan, budget);
+  plan_prompts(plan, budget);
+  plan_admissions(plan, budget, now_ms, costs);
+  plan_crops(plan, budget, now_ms, more_pictures);
+  last_step_stalled_ = budget.answers_run && (plan.num_prefill_rows > 0 || plan.num_crops > 0);
+  for (const PlannedRows& rows : plan.rows) ++rows.generation->steps_in_flight;
+  return plan;
+}
+
+// Takes pages until `num_positions` of a sequence fit: cached ones are evicted first, then newer
+// sequences than this one are pre-empted, newest first.
+bool Scheduler::make_room(Generation& generation, int num_positions, StepPlan& plan,
+                          bool may_preempt) {
+  Sequence& sequence = *generation.sequence;
+  for (;;) {
+    const int missing = sequence.pages_missing(num_positions) - pages_.num_free();
+    if (missing <= 0) break;
+    if (cache_.evict(missing) > 0) continue;
+    if (!may_preempt) return false;
+    Generation* victim = nullptr;
+    for (auto entry = running_.rbegin(); entry != running_.rend(); ++entry) {
+      Generation& candidate = *entry->second;
+      if (&candidate == &generation) break;
+      // What a step in flight writes to cannot be given away.
+      if (candidate.steps_in_flight == 0 && !is_planned(candidate, plan)) {
+        victim = &candidate;
+        break;
+      }
+    }
+    if (victim != nullptr) {
+      preempt(*victim);
+      continue;
+    }
+    return false;
+  }
+  std::optional<Sequence::PageCopy> copy;
+  const bool fits = sequence.reserve(num_positions, copy);
+  FOVEA_CHECK(fits, "pages for {} positions were free a moment ago", num_positions);
+  if (copy) plan.copies.push_back(*copy);
+  return true;
+}
+
+bool Scheduler::is_planned(const Generation& generation, const StepPlan& plan) {
+  return std::any_of(plan.rows.begin(), plan.rows.end(),
+                     [&](const PlannedRows& rows) { return rows.generation == &generation; });
+}
+
+// Back to the line, at its old place, with everything that it has computed left in the cache for as
+// long as nobody needs the room.
+void Scheduler::preempt(Generation& victim) {
+  ++num_preemptions_;
+  running_.erase(place_of(victim));
+  const auto flight = prefixes_in_flight_.find(prefix_of(victim));
+  if (flight != prefixes_in_flight_.end() && flight->second == &victim) {
+    prefixes_in_flight_.erase(flight);
+  }
+  leave(victim);
+  victim.state = Generation::State::kWaiting;
+  waiting_.emplace(place_of(victim), &victim);
+}
+
+void Scheduler::add_rows(StepPlan& plan, Generation& generation, int end, Budget& budget) {
+  Sequence& sequence = *generation.sequence;
+  PlannedRows rows;
+  rows.generation = &generation;
+  rows.order = static_cast<std::uint64_t>(generation.order);
+  rows.begin = sequence.num_computed();
+  rows.end = end;
+  rows.feeds_back = end > sequence.length();
+  rows.samples = end >= sequence.length();
+  rows.draw = sequence.num_generated() + (rows.feeds_back ? 1 : 0);
+  const int count = rows.end - rows.begin;
+  plan.rows.push_back(rows);
+  plan.num_rows += count;
+  budget.rows -= count;
+  sequence.mark_computed(end);
+  if (rows.samples) generation.awaits_token = true;
+}
+
+void Scheduler::plan_decodes(StepPlan& plan, Budget& budget) {
+  std::vector<Generation*> decoding;
+  for (const auto& [place, generation] : running_) {
+    if (is_decoding(*generation)) decoding.push_back(generation);
+  }
+  for (Generation* generation : decoding) {
+    if (generation->state != Generation::State::kRunning) continue;  // pre-empted just now
+    Sequence& sequence = *generation->sequence;
+    int end = sequence.length();
+    if (generation->awaits_token) {
+      // The token of the step in flight is on the device; its successor's rule must be known here.
+      if (!generation->may_run_ahead || sequence.num_computed() > sequence.length()) continue;
+      if (sequence.num_generated() + 1 >= generation->max_new_tokens) continue;
+      end = sequence.length() + 1;
+    }
+    if (budget.rows < end - sequence.num_computed()) continue;
+    if (!make_room(*generation, end, plan, true)) {
+      // Older ones hold the rest. Alone, with a cache that its own beginning locks, it starts
+      // again.
+      if (generation->steps_in_flight == 0) preempt(*generation);
+      continue;
+    }
+    add_rows(plan, *generation, end, budget);
+  }
+}
+
+// How far a prompt may go in this step: the picture's prefix as a whole or not at all, words as
+// many as fit.
+int Scheduler::affordable_rows(const Generation& generation, const Budget& budget) const {
+  const Sequence& sequence = *generation.sequence;
+  const int begin = sequence.num_computed();
+  const int left = sequence.length() - begin;
+  const int indivisible = begin < sequence.prefix_len() ? sequence.prefix_len() - begin : 1;
+  int rows = std::min(left, budget.rows);
+  if (budget.answers_run && budget.costs->row_ms > 0) {
+    const double affordable = std::floor(budget.stall_ms / budget.costs->row_ms);
+    if (affordable < rows) rows = std::max(static_cast<int>(affordable), 0);
+    if (rows < indivisible && budget.may_exceed) rows = std::min(indivisible, budget.rows);
+  }
+  return rows < indivisible ? 0 : rows;
+}
+
+void Scheduler::plan_prompts(StepPlan& plan, Budget& budget) {
+  std::vector<Generation*> prefilling;
+  for (const auto& [place, generation] : running_) {
+    if (!is_decoding(*generation)) prefilling.push_back(generation);
+  }
+  for (Generation* generation : prefilling) {
+    if (generation->state != Generation::State::kRunning) continue;
+    if (is_planned(*generation, plan)) continue;
+    const int rows = affordable_rows(*generation, budget);
+    if (rows == 0) continue;
+    const int begin = generation->sequence->num_computed();
+    if (!make_room(*generation, begin + rows, plan, true)) {
+      if (generation->steps_in_flight == 0) preempt(*generation);
+      continue;
+    }
+    add_rows(plan, *generation, begin + rows, budget);
+    plan.num_prefill_rows += rows;
+    budget.pay(rows * budget.costs->row_ms);
+  }
+}
+
+void Scheduler::plan_admissions(StepPlan& plan, Budget& budget, double now_ms,
+                                const StepCosts& costs) {
+  auto next = waiting_.begin();
+  while (next != waiting_.end() && num_running() < options_.max_sequences) {
+    Generation& generation = *next->second;
+    Sequence& sequence = *generation.sequence;
+    if (generation.deadline_ms > 0 && now_ms + costs.service_ms > generation.deadline_ms) {
+      next = waiting_.erase(next);
+      generation.state = Generation::State::kOutside;
+      hopeless_.push_back(&generation);
+      continue;
+    }
+    // Somebody computes this very prefix: it is shared in a step or two.
+    const auto flight = prefixes_in_flight_.find(prefix_of(generation));
+    if (sequence.picture() && flight != prefixes_in_flight_.end()) {
+      ++next;
+      continue;
+    }
+    const int cached = sequence.start_from_cache();
+    if (cached < sequence.prefix_len() && sequence.image() == nullptr) {
+      sequence.release();
+      next = waiting_.erase(next);
+      generation.state = Generation::State::kOutside;
+      homeless_.push_back(&generation);
+      continue;
+    }
+    const int rows = affordable_rows(generation, budget);
+    // Who is running keeps its pages: a newcomer waits for what comes free.
+    if (rows == 0 || !make_room(generation, sequence.num_computed() + rows, plan, false)) {
+      sequence.release();
+      // Alone, only the cache can be in its way: its own beginning, cached with pages to spare.
+      if (rows > 0 && running_.empty() && num_leaving_ == 0 && cache_.num_nodes() > 0) {
+        cache_.evict(pages_.num_pages());
+        continue;
+      }
+      break;  // in order: nobody overtakes the one that needs more
+    }
+    next = waiting_.erase(next);
+    generation.state = Generation::State::kRunning;
+    running_.emplace(place_of(generation), &generation);
+    if (!generation.was_admitted) {
+      generation.was_admitted = true;
+      generation.cached_tokens = std::min(cached, sequence.prompt_len());
+    }
+    if (sequence.num_computed() < sequence.prefix_len()) {
+      prefixes_in_flight_.emplace(prefix_of(generation), &generation);
+    }
+    add_rows(plan, generation, sequence.num_computed() + rows, budget);
+    plan.num_prefill_rows += rows;
+    budget.pay(rows * costs.row_ms);
+  }
+}
+
+void Scheduler::plan_crops(StepPlan& plan, Budget& budget, double now_ms, bool more_pictures) {
+  if (pictures_.empty()) return;
+  // A batch that is not full waits for others that are on their way, but not for long, and not when
+  // the device would be idle.
+  if (more_pictures && num_queued_crops_ < options_.max_crops && !plan.rows.empty()) {
+    const double due_ms = pictures_.front()->queued_ms + options_.vision_wait_ms;
+    if (now_ms < due_ms) {
+      next_wakeup_ms_ = due_ms;
+      return;
+    }
+  }
+  const double crop_ms = budget.costs->crop_ms;
+  int room = options_.max_crops;
+  while (room > 0 && !pictures_.empty() && budget.can_pay(crop_ms)) {
+    PictureJob& picture = *pictures_.front();
+    int count = std::min(room, picture.crops.num_crops() - picture.crops_planned);
+    if (budget.answers_run && crop_ms > 0) {
+      const int affordable = static_cast<int>(budget.stall_ms / crop_ms);
+      count = std::clamp(count, 1, std::max(1, affordable));
+    }
+    PlannedCrops crops{pictures_.front(), picture.crops_planned, count, false};
+    picture.crops_planned += count;
+    crops.is_last = picture.crops_planned == picture.crops.num_crops();
+    if (crops.is_last) pictures_.pop_front();
+    plan.crops.push_back(std::move(crops));
+    plan.num_crops += count;
+    num_queued_crops_ -= count;
+    room -= count;
+    budget.pay(count * crop_ms);
+  }
+}
+
+void Scheduler::commit(const StepPlan& plan, std::vector<Generation*>& left) {
+  for (const Sequence::PageCopy& copy : plan.copies) pages_.release(copy.from);
+  for (const PlannedRows& rows : plan.rows) {
+    Generation& generation = *rows.generation;
+    Sequence& sequence = *generation.sequence;
+    --generation.steps_in_flight;
+    if (rows.samples) generation.awaits_token = generation.steps_in_flight > 0;
+    if (generation.state == Generation::State::kLeaving) {
+      if (generation.steps_in_flight > 0) continue;
+      --num_leaving_;
+      leave(generation);
+      left.push_back(&generation);
+      continue;
+    }
+    // The picture's prefix is offered at once, so that others of the same picture can start.
+    if (rows.begin < sequence.prefix_len() || rows.end == sequence.prompt_len()) {
+      sequence.offer_to_cache(std::min(rows.end, sequence.length()));
+    }
+    const auto flight = prefixes_in_flight_.find(prefix_of(generation));
+    if (flight != prefixes_in_flight_.end() && flight->second == &generation &&
+        rows.end >= sequence.prefix_len()) {
+      prefixes_in_flight_.erase(flight);
+    }
+  }
+}
+
+// What the step should have written is not there: nothing of these sequences may reach the cache.
+void Scheduler::abandon(const StepPlan& plan, std::vector<Generation*>& left) {
+  for (const Sequence::PageCopy& copy : plan.copies) pages_.release(copy.from);
+  for (const PlannedRows& rows : plan.rows) {
+    Generation& generation = *rows.generation;
+    --generation.steps_in_flight;
+    if (rows.samples) generation.awaits_token = generation.steps_in_flight > 0;
+    generation.sequence->mark_computed(std::min(generation.sequence->num_computed(), rows.begin));
+    if (generation.state == Generation::State::kLeaving && generation.steps_in_flight == 0) {
+      --num_leaving_;
+      leave(generation);
+      left.push_back(&generation);
+    }
+  }
+}
+
+}  // namespace fovea

@@ -1,0 +1,126 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <limits>
+#include <map>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "engine/page_allocator.h"
+#include "engine/prefix_cache.h"
+#include "engine/step_plan.h"
+
+namespace fovea {
+
+struct SchedulerOptions {
+  int max_sequences = 64;     ///< running at once
+  int max_rows = 1024;        ///< of a step; at least the longest prefix plus max_sequences
+  int max_crops = 2;          ///< of a step's vision batch
+  double max_stall_ms = 250;  ///< picture work and prompts that a step may add while answers run
+  double vision_wait_ms = 2;  ///< how long crops may wait for others to share their batch
+};
+
+/// What steps have cost so far; estimates that the loop keeps.
+struct StepCosts {
+  double crop_ms = 0;
+  double row_ms = 0;
+  double service_ms = 0;  ///< from admission to the end of a request
+};
+
+/// Decides what each step does: continuous batching (Orca, Yu et al. 2022) with prompts in chunks
+/// between decoded tokens, crops of several pictures in one vision batch, pages on demand with
+/// pre-emption. Knows sequences, pages, budgets and time; no tensor, no skill, no thread.
+///
+/// Order: by arrival, minus a head start for priority, so that nobody waits for ever. Answers that
+/// run go on in every step; prompts and crops fill what is left of the step, within max_stall_ms,
+/// though one indivisible piece (a picture's prefix, a crop) may exceed it. When pages run out:
+/// cached ones are evicted, then the newest sequence is pre-empted; its picture stays in the prefix
+/// cache as long as there is room.
+class Scheduler {
+ public:
+  /// The allocator and cache must outlive the scheduler.
+  Scheduler(const SchedulerOptions& options, PageAllocator& pages, PrefixCache& cache);
+
+  /// Lines up a generation whose picture is encoded or cached. It must stay alive until remove() or
+  /// until it turns up in take_homeless() or take_hopeless().
+  void add(Generation& generation);
+
+  /// Takes a generation out, at any moment. True when nothing in flight refers to it any more and
+  /// its pages are back; otherwise commit() reports it later.
+  bool remove(Generation& generation);
+
+  /// Lines up a picture whose crops are ready.
+  void add_picture(std::shared_ptr<PictureJob> picture);
+  /// Nobody wants this picture any more: crops that are not planned yet are dropped.
+  void drop_picture(const PictureJob& picture);
+
+  /// Plans the next step. `more_pictures`: others are being prepared and may join a vision batch.
+  StepPlan plan(double now_ms, const StepCosts& costs, bool more_pictures);
+
+  /// The step has come back. Generations that only waited for it are appended to `left`. Call it
+  /// before tokens are appended.
+  void commit(const StepPlan& plan, std::vector<Generation*>& left);
+
+  /// The step failed: its rows never ran. All generations in it must be removed by the caller
+  /// afterwards.
+  void abandon(const StepPlan& plan, std::vector<Generation*>& left);
+
+  /// Generations whose picture is neither cached nor encoded any more: their picture must be made
+  /// again before add().
+  std::vector<Generation*> take_homeless() { return std::exchange(homeless_, {}); }
+  /// Generations that could not finish before their deadline if they started now.
+  std::vector<Generation*> take_hopeless() { return std::exchange(hopeless_, {}); }
+
+  int num_waiting() const { return static_cast<int>(waiting_.size()); }
+  int num_running() const { return static_cast<int>(running_.size()); }
+  int num_leaving() const { return num_leaving_; }
+  int num_queued_crops() const { return num_queued_crops_; }
+  std::int64_t num_preemptions() const { return num_preemptions_; }
+  /// When plan() should be asked again although nothing happens: a vision batch is waiting for
+  /// others. Infinity when there is no such moment.
+  double next_wakeup_ms() const { return next_wakeup_ms_; }
+
+  /// Largest number of positions that one sequence can ever hold.
+  int max_positions(int page_size) const { return pages_.num_pages() * page_size; }
+
+ private:
+  using Place = std::pair<double, std::int64_t>;
+  using PictureKey = std::pair<std::int32_t, ImageIdentity>;
+  struct Budget;
+
+  static Place place_of(const Generation& generation) {
+    return {generation.place_ms, generation.order};
+  }
+  static PictureKey prefix_of(const Generation& generation) {
+    return {generation.sequence->adapter(),
+            generation.sequence->picture().value_or(ImageIdentity{})};
+  }
+  static bool is_decoding(const Generation& generation);
+  static bool is_planned(const Generation& generation, const StepPlan& plan);
+  bool make_room(Generation& generation, int num_positions, StepPlan& plan, bool may_preempt);
+  void preempt(Generation& victim);
+  void plan_decodes(StepPlan& plan, Budget& budget);
+  void plan_prompts(StepPlan& plan, Budget& budget);
+  void plan_admissions(StepPlan& plan, Budget& budget, double now_ms, const StepCosts& costs);
+  void plan_crops(StepPlan& plan, Budget& budget, double now_ms, bool more_pictures);
+  int affordable_rows(const Generation& generation, const Budget& budget) const;
+  void add_rows(StepPlan& plan, Generation& generation, int end, Budget& budget);
+  void leave(Generation& generation);
+
+  SchedulerOptions options_;
+  PageAllocator& pages_;
+  PrefixCache& cache_;
+  std::map<Place, Generation*> waiting_, running_;
+  std::map<PictureKey, const Generation*> prefixes_in_flight_;
+  std::deque<std::shared_ptr<PictureJob>> pictures_;
+  std::vector<Generation*> homeless_, hopeless_;
+  int num_queued_crops_ = 0;
+  int num_leaving_ = 0;
+  std::int64_t num_preemptions_ = 0;
+  bool last_step_stalled_ = false;  // it held prompts or crops while answers were running
+  double next_wakeup_ms_ = std::numeric_limits<double>::infinity();
+};
+
+}  // namespace fovea

@@ -1,0 +1,139 @@
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <map>
+#include <mutex>
+
+#include "base/error.h"
+#include "engine/step_runner.h"
+
+namespace fovea::testing_support {
+
+/// Stands in for a model: checks that every step reads only what steps before it have written, and
+/// draws tokens that depend on everything the sequence holds, so that a wrong page shows.
+///
+/// A slot of the pool remembers a digest of the sequence up to its position. The token drawn after
+/// a position follows from its digest and the seed alone: an answer that depends on who shared the
+/// step, on a cache hit or on pre-emption differs from the answer of the request alone.
+class FakeRunner final : public StepRunner {
+ public:
+  FakeRunner(int depth, int page_size, int vocab_size)
+      : depth_(depth), page_size_(page_size), vocab_size_(vocab_size) {}
+
+  int depth() const override { return depth_; }
+
+  Status launch(const StepPlan& plan) override {
+    hold();
+    ++num_launched;
+    if (fail_launch && fail_launch(plan))
+      return error(ErrorCode::kDeviceLost, "a fault was injected");
+    for (const Sequence::PageCopy& copy : plan.copies) {
+      for (int offset = 0; offset < page_size_; ++offset) {
+        digests_[copy.to.value() * page_size_ + offset] =
+            digests_[copy.from.value() * page_size_ + offset];
+      }
+    }
+    StepOutput output;
+    output.vision_ms = 0.001 * plan.num_crops;
+    output.text_ms = 0.001 * plan.num_rows;
+    for (const PlannedCrops& crops : plan.crops) {
+      num_crops += crops.count;
+      if (crops.is_last) {
+        crops.picture->encoded =
+            std::make_shared<const EncodedImage>(EncodedImage{crops.picture->identity, {}});
+      }
+    }
+    largest_batch = std::max(largest_batch.load(), static_cast<int>(plan.rows.size()));
+    for (const PlannedRows& rows : plan.rows) run(rows, output);
+    steps_.push_back(std::move(output));
+    return {};
+  }
+
+  Result<StepOutput> collect() override {
+    if (fail_collect && fail_collect()) {
+      steps_.pop_front();
+      return error(ErrorCode::kDeviceLost, "a fault was injected");
+    }
+    StepOutput output = std::move(steps_.front());
+    steps_.pop_front();
+    return output;
+  }
+
+  // A picture's embeddings are its identity.
+  Result<std::shared_ptr<const EncodedImage>> upload(const ImageIdentity& identity,
+                                                     const HostEmbeddings& embeddings) override {
+    if (!std::ranges::equal(identity, embeddings.bytes)) misread = true;
+    return std::make_shared<const EncodedImage>(EncodedImage{identity, {}});
+  }
+  Result<HostEmbeddings> download(const EncodedImage& image) override {
+    return HostEmbeddings{DType::kF32, Shape{1, 8}, {image.identity.begin(), image.identity.end()}};
+  }
+
+  /// Nothing runs until open() is called.
+  void close() {
+    const std::lock_guard lock(mutex_);
+    is_open_ = false;
+  }
+  void open() {
+    const std::lock_guard lock(mutex_);
+    is_open_ = true;
+    opened_.notify_all();
+  }
+
+  std::atomic<int> num_launched = 0, num_crops = 0, largest_batch = 0;
+  std::atomic<bool> misread = false;  ///< a position was computed over others that were not there
+  std::function<bool(const StepPlan&)> fail_launch;
+  std::function<bool()> fail_collect;
+
+ private:
+  void hold() {
+    std::unique_lock lock(mutex_);
+    opened_.wait(lock, [this] { return is_open_; });
+  }
+
+  static std::uint64_t mix(std::uint64_t hash, std::uint64_t value) {
+    hash = (hash ^ value) * 0x9e3779b97f4a7c15ull;
+    return hash ^ (hash >> 29);
+  }
+
+  void run(const PlannedRows& rows, StepOutput& output) {
+    const Sequence& sequence = *rows.generation->sequence;
+    std::uint64_t digest = 1;
+    int position = 0;
+    for (const PrefixKey& key : sequence.keys()) {
+      if (position >= rows.end) break;
+      digest = mix(digest, PrefixKeyHash{}(key));
+      digest = mix(digest, static_cast<std::uint64_t>(sequence.adapter()));
+      for (int i = 0; i < key.span; ++i, ++position) {
+        const int slot = sequence.slot_of(position);
+        if (position < rows.begin) {
+          if (digests_[slot] != digest) misread = true;
+        } else {
+          digests_[slot] = digest;
+        }
+      }
+    }
+    if (sequence.prefix_len() > 0 && rows.begin < sequence.prefix_len() &&
+        (rows.begin != 0 || rows.end < sequence.prefix_len() || sequence.image() == nullptr)) {
+      misread = true;
+    }
+    if (!rows.samples) return;
+    const std::uint64_t draw =
+        mix(mix(digest, rows.generation->sampling.seed), static_cast<std::uint64_t>(rows.draw));
+    const auto id = static_cast<std::int32_t>(draw % static_cast<std::uint64_t>(vocab_size_));
+    output.tokens.push_back({.token = Token::text(TokenId{id})});
+  }
+
+  int depth_, page_size_, vocab_size_;
+  std::map<int, std::uint64_t> digests_;
+  std::deque<StepOutput> steps_;
+  std::mutex mutex_;
+  std::condition_variable opened_;
+  bool is_open_ = true;
+};
+
+}  // namespace fovea::testing_support

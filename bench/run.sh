@@ -64,6 +64,10 @@ for part in "${parts[@]}"; do
     ops) run_binary op_bench ;;
     pictures) run_binary resize_bench ;;
     tokenizer) run_binary tokenizer_bench ;;
+    engine)
+      run_binary engine_bench
+      build/bench/fovea bench serve --requests 100 --pictures 4 --tokens 33 --batch 1,4,16
+      ;;
     program) program ;;
   esac
 done

@@ -98,3 +98,5 @@ BENCHMARK(engine_step)
 
 }  // namespace
 }  // namespace fovea
+
+BENCHMARK_MAIN();

@@ -38,6 +38,19 @@ run_binary() {
   if [ -x "$binary" ]; then "$binary"; else echo "not built here"; fi
 }
 
+# Beside Pillow, which bench/resize_beside_pillow.py also draws the picture with.
+pictures() {
+  echo
+  echo "== pictures"
+  if [ ! -x build/bench/bench/resize_bench ]; then
+    echo "not built here"
+  elif ! python3 -c 'import PIL' 2>/dev/null; then
+    echo "skipped: Pillow is not installed (apt install python3-pil, or pip install pillow)"
+  else
+    bench/resize_beside_pillow.py --bench build/bench/bench/resize_bench
+  fi
+}
+
 checkpoint() {  # NAME: writes it unless a whole one is there
   local folder=build/bench/checkpoints/$1
   if [ ! -e "$folder/done" ]; then
@@ -62,7 +75,7 @@ machine
 for part in "${parts[@]}"; do
   case $part in
     ops) run_binary op_bench ;;
-    pictures) run_binary resize_bench ;;
+    pictures) pictures ;;
     tokenizer) run_binary tokenizer_bench ;;
     engine)
       run_binary engine_bench

@@ -84,7 +84,7 @@ def augment(cells, inside, mono):
     # One-colour icons.
     style = rand(n)
     form = torch.where(at(mono & (style < 0.10) & hollow), edge, alpha)
-    form = torch.where(at(mono & (style >= 0.10) & (style < 0.22) & enclosed), body, form)
+    form = torch.where(at(mono & (style >= 0.10) & (style < 0.18) & enclosed), body, form)
     form = torch.where(at(mono & (style >= 0.22) & (style < 0.34)), thick, form)
     form = torch.where(at(mono & (style >= 0.34) & (style < 0.40)), wide, form)
     # An outline with its inside painted becomes a drawing of several colours.
@@ -102,7 +102,7 @@ def augment(cells, inside, mono):
     slope = F.max_pool2d(light, 3, 1, 1) + F.max_pool2d(-light, 3, 1, 1)
     sketch = ((slope + 0.5 * (thick - alpha)) * 5 - 0.5).clamp(0, 1)
     drawn = ~mono & (style < 0.10) & (sketch.mean((1, 2, 3)) > 0.03)
-    shade = ~mono & (style >= 0.10) & (style < 0.19)
+    shade = ~mono & (style >= 0.10) & (style < 0.16)
     form = torch.where(at(drawn), sketch, torch.where(at(paint), body, form))
     colour = torch.where(at(paint), painted, recolour(rgb))
     tinted = (mono & ~paint) | drawn | shade

@@ -191,6 +191,9 @@ class Trainer:
             self.load(options.state)
         elif options.start:
             self.model.load_state_dict({k.removeprefix("model."): v.float() for k, v in load_file(options.start).items()})
+            if options.heads and Path(options.heads).exists():
+                self.heads.load_state_dict({k.removeprefix("heads."): v for k, v in load_file(options.heads).items()})
+                self.spent = options.spent
         torch.manual_seed(options.seed + self.step)
 
     # Pieces of the forward pass that use the compiled blocks
@@ -435,6 +438,8 @@ def main():
     parser.add_argument("--model", default="models/tiny", help="folder of config.json and tokenizer.json")
     parser.add_argument("--state", help="checkpoint to continue from and to write")
     parser.add_argument("--start", help="weights to start from where there is no checkpoint, such as models/tiny/model.safetensors")
+    parser.add_argument("--heads", help="with --start: the training heads that merge.py --heads wrote")
+    parser.add_argument("--spent", type=float, default=0, help="with --heads: seconds of training already behind them")
     parser.add_argument("--out", help="folder for the exported weights")
     parser.add_argument("--seconds", type=float, default=540, help="wall clock of this run until training ends")
     parser.add_argument("--total", type=float, default=900, help="seconds of training in all runs, compilation not counted")

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from extra_drawings import plain
 from nouns import NOUNS
 
 SIDE = 112
@@ -112,9 +113,38 @@ def group_drawings(items):
     return groups
 
 
+def extra_sprites(folder, sprites, rejected):
+    """Drawings for training alone: neither what training has already, nor (nearly) what is held out."""
+    per_noun = {}
+    for item in sprites:
+        if not item.get("shape"):
+            per_noun.setdefault(item["noun"], []).append(item)
+    outline = lambda picture: signature(picture)[:14 * 14]
+    family = lambda item: (item["source"].removesuffix("-mono"), plain(Path(item["detail"].split("/")[-1]).stem))
+    kept = []
+    for record in json.loads((folder / "index.json").read_text()):
+        mine = per_noun.get(record["noun"])
+        if mine is None or (record["noun"], record["source"], record["detail"]) in rejected:
+            continue
+        picture = Image.open(folder / record["file"]).convert("RGBA")
+        forms = [picture, picture.transpose(Image.FLIP_LEFT_RIGHT)]
+        whole, flat = [signature(form) for form in forms], [outline(form) for form in forms]
+        same = lambda item, limit: any(np.abs(form - item["signature"]).mean() < limit for form in whole)
+        near = lambda item: same(item, 0.07) or any(np.abs(form - item["signature"][:196]).mean() < 0.055 for form in flat)
+        if any(item["held"] and (near(item) or family(item) == family(record)) for item in mine):
+            continue
+        if any(same(item, 0.02) for item in mine):
+            continue
+        record |= {"picture": picture, "signature": whole[0], "held": False, "group": -1, "extra": True}
+        mine.append(record)
+        kept.append(record)
+    return kept
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--drawings", required=True)
+    parser.add_argument("--extra", help="further drawings, for training alone")
     parser.add_argument("--photos", nargs="*", default=[])
     parser.add_argument("--held-photos", nargs="*", default=[])
     parser.add_argument("--out", required=True)
@@ -155,6 +185,9 @@ def main():
                 item["group"] = index
                 sprites.append(item)
 
+    if options.extra:
+        sprites += extra_sprites(Path(options.extra), sprites, rejected)
+
     rows = -(-len(sprites) // COLUMNS)
     sheet = Image.new("RGBA", (COLUMNS * SIDE, rows * SIDE), (0, 0, 0, 0))
     table = []
@@ -163,7 +196,7 @@ def main():
         x, y = index % COLUMNS * SIDE, index // COLUMNS * SIDE
         sheet.paste(picture, (x + (SIDE - picture.width) // 2, y + (SIDE - picture.height) // 2))
         table.append({"noun": item["noun"], "source": item["source"], "detail": item["detail"], "mono": item["mono"],
-                      "held": item["held"], "group": item["group"],
+                      "held": item["held"], "group": item["group"], "extra": item.get("extra", False),
                       "shape": item.get("shape", False), "width": picture.width, "height": picture.height})
     sheet.save(out / "sprites.png")
 

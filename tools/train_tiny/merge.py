@@ -16,6 +16,7 @@ def main():
     parser.add_argument("pieces")
     parser.add_argument("--model", default="models/tiny")
     parser.add_argument("--state", help="also write a checkpoint for train.py --state")
+    parser.add_argument("--heads", help="also write the training heads, for train.py --heads")
     options = parser.parse_args()
     tensors = {}
     for path in sorted(Path(options.pieces).glob("weights-*.safetensors")):
@@ -24,6 +25,8 @@ def main():
     save_file({k: v.to(torch.bfloat16) for k, v in model.items()}, Path(options.model) / "model.safetensors",
               metadata={"format": "pt"})
     print(sum(v.numel() for v in model.values()), "parameters")
+    if options.heads:
+        save_file({k: v for k, v in tensors.items() if k.startswith("heads.")}, options.heads)
     if options.state:
         progress = json.loads((Path(options.pieces) / "progress.json").read_text())
         torch.save({"model": {k[6:]: v for k, v in model.items()},

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from augment import augment, insides
 from language import MOST, Truth
 from nouns import COLOURS
 
@@ -83,6 +84,12 @@ def noise_textures(count, generator):
     return torch.cat(out)
 
 
+def picture_file(folder, name):
+    """A sheet of pictures: the exact one or, where files have to be small, a compressed one."""
+    exact = folder / f"{name}.png"
+    return Image.open(exact if exact.exists() else folder / f"{name}.webp")
+
+
 class Atlas:
     """Everything that scenes are drawn from, in device memory."""
 
@@ -92,12 +99,13 @@ class Atlas:
         info = json.loads((folder / "atlas.json").read_text())
         self.names, self.device = info["nouns"], device
         side, columns = info["side"], info["columns"]
-        sheet = np.asarray(Image.open(folder / "sprites.png").convert("RGBA"))
+        sheet = np.asarray(picture_file(folder, "sprites").convert("RGBA"))
         sprites = info["sprites"]
         cells = np.stack([sheet[i // columns * side:(i // columns + 1) * side, i % columns * side:(i % columns + 1) * side]
                           for i in range(len(sprites))])
         cells = torch.from_numpy(cells).to(device).float()
         cells[..., :3] *= cells[..., 3:] / 255
+        self.originals = None if held else (cells + 0.5).to(torch.uint8)
         levels = mip_levels(cells)
         self.side = side
         self.level_start = torch.tensor([0, *np.cumsum([len(level) for level in levels])[:-1]], device=device)
@@ -107,18 +115,25 @@ class Atlas:
         self.half = torch.tensor([[s["width"] / side / 2, s["height"] / side / 2] for s in sprites], device=device)
         number = {name: i for i, name in enumerate(self.names)}
         rng = np.random.default_rng(7)
-        table = np.zeros((len(self.names), 64), dtype=np.int64)
+        slots = 64 if held else 1024  # training draws its 64 anew from these, see refresh
+        table = np.zeros((len(self.names), slots), dtype=np.int64)
         shapes = []
         for name, index in number.items():
-            mine = [i for i, s in enumerate(sprites) if s["noun"] == name and (s.get("shape") or s["held"] == unseen)]
+            mine = [i for i, s in enumerate(sprites) if s["noun"] == name and (s.get("shape") or s["held"] == unseen)
+                    and not (held and s.get("extra"))]  # so that evaluation scenes stay the same
             flat = [i for i in mine if sprites[i]["mono"]]
             full = [i for i in mine if not sprites[i]["mono"]]
             if sprites[mine[0]].get("shape"):
                 shapes.append(index)
-            for place in range(64):  # colour drawings and one-colour icons about equally often
+            for place in range(slots):  # colour drawings and one-colour icons about equally often
                 pool = full if full and (not flat or place % 16 < 9) else flat
                 table[index, place] = pool[rng.integers(len(pool))]
         self.table = torch.from_numpy(table).to(device)
+        if not held:
+            self.all_table, self.table = self.table, self.table[:, :64].contiguous()
+            self.flat = self.mono.clone()
+            self.mine = torch.from_numpy(np.unique(table)).to(device)
+            self.inside = None
         self.shapes = torch.tensor(shapes, device=device)
         self.things = torch.tensor([i for i in range(len(self.names)) if i not in set(shapes)], device=device)
 
@@ -134,7 +149,7 @@ class Atlas:
         self.words, self.word_length = letters.to(device), torch.tensor([len(w) for w in mine], device=device)
 
         generator = torch.Generator().manual_seed(991 if held else 17)
-        strip = np.asarray(Image.open(folder / "photos.png").convert("RGB"))
+        strip = np.asarray(picture_file(folder, "photos").convert("RGB"))
         photos = [strip[i * 512:(i + 1) * 512] for i, p in enumerate(info["photos"]) if p["held"] == held]
         squares = []
         for photo in photos:  # each photograph as a whole and in four parts
@@ -153,6 +168,28 @@ class Atlas:
         self.odds = torch.tensor([1.0, 1.2, 1.2, 1.1, 1.0, 0.9, 0.8, 0.8], device=device)  # of 1..8 things
         sizes = [0, 1, 1.25]  # where the levels of the word strips begin, in whole strips after the sprites
         self.strip_starts = torch.tensor(sizes, device=device, dtype=torch.float64)
+
+
+    @torch.no_grad()
+    def refresh(self):
+        """Other drawings of every noun, changed anew: shapes stay as they are."""
+        if self.inside is None:
+            things = ~torch.isin(self.mine, self.all_table[self.shapes].unique())
+            self.mine = self.mine[things]
+            self.inside = torch.cat([insides(part[..., 3].float() / 255) for part in self.originals[self.mine].split(512)])
+        self.table = self.all_table[:, torch.randperm(self.all_table.shape[1], device=self.device)[:64]].contiguous()
+        sides = [self.side >> level for level in range(LEVELS)]
+        source = [self.source[start:start + len(self.originals) * side * side].view(-1, side * side)
+                  for start, side in zip(self.level_start.tolist(), sides)]
+        axis = (torch.arange(self.side, device=self.device) + 0.5 - self.side / 2).abs() + 0.5
+        for which, inside in zip(self.mine.split(512), self.inside.split(512)):
+            cells, mono = augment(self.originals[which].float(), inside, self.flat[which])
+            for level, packed in zip(source, mip_levels(cells)):
+                level[which] = packed.view(len(which), -1)
+            seen = cells[..., 3] > 40
+            self.mono[which] = mono
+            self.coverage[which] = (cells[..., 3] > 127).float().mean((1, 2))
+            self.half[which] = torch.stack([(seen.any(1) * axis).amax(1), (seen.any(2) * axis).amax(1)], 1) / self.side
 
 
 def draw_ground(scene, x, y, back, bank):
@@ -475,7 +512,7 @@ class Painter:
         # Letters at least about 10 pixels high and 8 wide, the word at most nine tenths of the picture.
         scale_low = (8.0 * length / wide).clamp(min=11.0 / 28)  # pixels a texel
         scale_high = torch.minimum(0.9 * span[:, 0] * shortest / wide, torch.full_like(wide, 2.4))
-        has = (self._uniform(n) < 0.36) & (scale_high > scale_low)
+        has = (self._uniform(n) < (0.36 if self.keep else 0.45)) & (scale_high > scale_low)
         scale = scale_low * (scale_high.clamp(min=0.1) / scale_low).clamp(min=1) ** self._uniform(n)
         scale = scale / shortest  # picture units a texel
         level = torch.log2(1 / (scale * shortest)).add(0.2).round().clamp(0, 2)

@@ -191,6 +191,9 @@ class Trainer:
             self.load(options.state)
         elif options.start:
             self.model.load_state_dict({k.removeprefix("model."): v.float() for k, v in load_file(options.start).items()})
+            if options.heads and Path(options.heads).exists():
+                self.heads.load_state_dict({k.removeprefix("heads."): v for k, v in load_file(options.heads).items()})
+                self.spent = options.spent
         torch.manual_seed(options.seed + self.step)
 
     # Pieces of the forward pass that use the compiled blocks
@@ -323,6 +326,12 @@ class Trainer:
     def compile_all(self):
         """Take the first steps of both kinds outside the clock, and see how long drawing takes beside learning."""
         begun = self.wait()
+        if self.options.refresh:
+            self.atlas.refresh()
+            print(f"changed the drawings in {self.wait() - begun:.2f} s, ", end="", flush=True)
+            again = self.wait()
+            self.atlas.refresh()
+            print(f"then in {self.wait() - again:.2f} s", flush=True)
         batch = self.painter.paint()
         targets = self.functions["targets"](batch, self.grid)
         painted = self.wait()
@@ -341,7 +350,7 @@ class Trainer:
         learning = (self.wait() - middle) / 4
         print(f"compiled drawing in {painted - begun:.0f} s, learning in {compiled - painted:.0f} s; "
               f"a batch takes {1000 * drawing:.0f} ms to draw and {1000 * learning:.0f} ms to learn from", flush=True)
-        return 2 if drawing > 0.3 * learning else 1
+        return 2 if drawing > 0.5 * learning else 1
 
     def run(self, wall):
         """Train until the process's wall clock reaches `wall`.  Slowly drawn batches are used twice, with new prompts."""
@@ -352,7 +361,11 @@ class Trainer:
         history = torch.zeros(9, device=self.device)
         counted = 0
         shown = self.step
+        if o.finish:
+            o.total = self.spent + max(1.0, wall - begun)
         while time.time() < wall and self.spent < o.total:
+            if o.refresh and self.step // o.refresh != (self.step - repeat) // o.refresh:
+                self.atlas.refresh()
             batch = self.painter.paint()
             targets = self.functions["targets"](batch, self.grid)
             warm = self.spent < o.vision_seconds
@@ -425,10 +438,14 @@ def main():
     parser.add_argument("--model", default="models/tiny", help="folder of config.json and tokenizer.json")
     parser.add_argument("--state", help="checkpoint to continue from and to write")
     parser.add_argument("--start", help="weights to start from where there is no checkpoint, such as models/tiny/model.safetensors")
+    parser.add_argument("--heads", help="with --start: the training heads that merge.py --heads wrote")
+    parser.add_argument("--spent", type=float, default=0, help="with --heads: seconds of training already behind them")
     parser.add_argument("--out", help="folder for the exported weights")
     parser.add_argument("--seconds", type=float, default=540, help="wall clock of this run until training ends")
     parser.add_argument("--total", type=float, default=900, help="seconds of training in all runs, compilation not counted")
     parser.add_argument("--vision-seconds", type=float, default=40)
+    parser.add_argument("--finish", action="store_true", help="let the learning rate end its fall with this run")
+    parser.add_argument("--refresh", type=int, default=6, help="change the drawings every so many steps")
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--steps", type=int, default=0, help="stop after this many steps (for smoke tests)")
     parser.add_argument("--muon-rate", type=float, default=0.015)

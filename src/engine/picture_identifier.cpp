@@ -30,6 +30,13 @@ Status check_pixels(const Image& image, const PictureLimits& limits) {
 
 }  // namespace
 
+PictureIdentifier::PictureIdentifier(const PictureLimits& limits, const CropGeometry& geometry)
+    : limits_(limits), geometry_(geometry) {
+  // The hash library sets itself up when it is first used and cleans up at the exit of the process.
+  // Used here first, it does so after an engine that lives as long as the process, not before it.
+  Sha256().finish();
+}
+
 Result<std::shared_ptr<const Image>> PictureIdentifier::pixels(const Picture& picture,
                                                                bool apply_exif) const {
   if (std::shared_ptr<const Image> image = picture.image()) {

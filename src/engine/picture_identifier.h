@@ -25,8 +25,7 @@ struct IdentifiedPicture {
 /// that a known file is not decoded again. Thread-safe.
 class PictureIdentifier {
  public:
-  PictureIdentifier(const PictureLimits& limits, const CropGeometry& geometry)
-      : limits_(limits), geometry_(geometry) {}
+  PictureIdentifier(const PictureLimits& limits, const CropGeometry& geometry);
 
   /// Errors: those of decode_picture; a picture of pixels whose sizes disagree.
   Result<IdentifiedPicture> identify(const Picture& picture, bool apply_exif);

@@ -51,9 +51,15 @@ struct LinearArgs {
 
 /// The K and V of one layer for every page of the pool. A page holds `page_size` positions of all
 /// KV heads; the order inside a page is the backend's own.
+///
+/// i8 pages hold, for each position and head, the codes round(x / scale), ties to even, with scale
+/// = max |x| / 127 over the head; x counts as code * scale. A head that is not finite counts as
+/// NaN.
 struct KvPages {
-  TensorView k;  ///< [num_pages, num_kv_heads, page_size * head_dim] f32 or bf16
-  TensorView v;  ///< the same shape
+  TensorView k;          ///< [num_pages, num_kv_heads, page_size * head_dim] f32, bf16 or i8
+  TensorView v;          ///< the same shape and type
+  TensorView k_scale{};  ///< [num_pages, num_kv_heads, page_size] f32 for i8, empty otherwise
+  TensorView v_scale{};  ///< the same shape
 };
 
 /// How the rows of a packed qkv tensor [T, (num_heads + 2 num_kv_heads) * head_dim] are split: q
@@ -247,10 +253,10 @@ class Ops {
   virtual void paged_attention(Stream& stream, TensorView qkv, KvPages pages, HeadLayout heads,
                                const AttentionBatch& batch, TensorView out) = 0;
 
-  /// Copies whole pages of every layer: page to[i] becomes what page from[i] is (a sequence that
-  /// writes on in a page that others read does so in a copy). Page ids, host memory, of equal
-  /// count; the destinations are distinct and none of them is a source. Pages outside the pool are
-  /// a bug.
+  /// Copies whole pages, with their scales, of every layer: page to[i] becomes what page from[i] is
+  /// (a sequence that writes on in a page that others read does so in a copy). Page ids, host
+  /// memory, of equal count; the destinations are distinct and none of them is a source. Pages
+  /// outside the pool are a bug.
   virtual void copy_pages(Stream& stream, std::span<const KvPages> layers,
                           std::span<const std::int32_t> from, std::span<const std::int32_t> to) = 0;
 

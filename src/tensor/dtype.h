@@ -13,6 +13,7 @@ enum class DType : std::uint8_t {
   kF16,
   kF8E4M3,  ///< e4m3fn: 4 exponent bits, 3 mantissa bits, no infinities, largest value 448
   kI32,
+  kI8,
   kU8,
 };
 
@@ -26,6 +27,7 @@ constexpr std::size_t dtype_size(DType dtype) {
     case DType::kF16:
       return 2;
     case DType::kF8E4M3:
+    case DType::kI8:
     case DType::kU8:
       return 1;
   }
@@ -44,6 +46,8 @@ constexpr std::string_view dtype_name(DType dtype) {
       return "f8e4m3";
     case DType::kI32:
       return "i32";
+    case DType::kI8:
+      return "i8";
     case DType::kU8:
       return "u8";
   }

@@ -15,8 +15,16 @@ class Cache : public ConformanceTest {
     for (std::int64_t i = 0; i < 2 * layers; ++i) {
       const Floats values =
           random_floats(shape.num_elements(), 40 + static_cast<std::uint64_t>(i), 3);
-      made.push_back(dtype == DType::kBf16 ? Guarded::bf16_of(values, shape)
-                                           : Guarded::of(values, shape));
+      if (dtype == DType::kI8) {
+        Guarded codes(dtype, shape);
+        for (std::size_t at = 0; at < values.size(); ++at) {
+          codes.view().as<std::int8_t>()[at] = static_cast<std::int8_t>(40 * values[at]);
+        }
+        made.push_back(codes);
+      } else {
+        made.push_back(dtype == DType::kBf16 ? Guarded::bf16_of(values, shape)
+                                             : Guarded::of(values, shape));
+      }
     }
     return made;
   }
@@ -30,13 +38,23 @@ class Cache : public ConformanceTest {
 TEST_P(Cache, CopiesWholePagesOfEveryLayerAndTouchesNoOther) {
   const Ints from = {5, 0, 5};
   const Ints to = {1, 6, 3};
-  for (const DType dtype : {DType::kF32, DType::kBf16}) {
+  for (const DType dtype : {DType::kF32, DType::kBf16, DType::kI8}) {
     for (const Shape& shape : {Shape{kPages, 1, 8 * 8}, Shape{kPages, 5, 16 * 72}}) {
-      const std::vector<Guarded> memory = pools(dtype, 3, shape);
+      std::vector<Guarded> memory = pools(dtype, 3, shape);
+      const Shape scale_shape{kPages, shape[1], 16};
       std::vector<KvPages> layers;
       std::vector<std::vector<std::byte>> before;
       for (std::size_t i = 0; i < memory.size(); i += 2) {
         layers.push_back({memory[i].view(), memory[i + 1].view()});
+      }
+      if (dtype == DType::kI8) {
+        for (std::size_t i = 0; i < layers.size(); ++i) {
+          for (TensorView* scale : {&layers[i].k_scale, &layers[i].v_scale}) {
+            memory.push_back(
+                Guarded::of(random_floats(scale_shape.num_elements(), memory.size()), scale_shape));
+            *scale = memory.back().view();
+          }
+        }
       }
       for (const Guarded& pool : memory) before.push_back(bytes_of(pool));
       ops().copy_pages(stream(), layers, from, to);

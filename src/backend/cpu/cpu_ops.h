@@ -91,6 +91,8 @@ class CpuOps final : public Ops {
 
   CpuOps(ThreadPool& pool, const KernelTable& kernels);
 
+  // Aborts unless pages have a type that the kernels read, with the scales that belong to it.
+  static void check_pages(const KvPages& pages, const HeadLayout& heads);
   void plan_attention(const PagedCall& call);
   void attend_prompt_block(const PagedCall& call, std::size_t sequence, std::int64_t item,
                            float* scratch) const;

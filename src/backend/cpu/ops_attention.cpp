@@ -90,7 +90,14 @@ struct CpuOps::PagedCall {
     kv.page_stride = head_elements * heads.num_kv_heads;
     kv.page_table = batch.page_table.data() + static_cast<std::int64_t>(s) * batch.max_pages;
     kv.page_size = heads.page_size;
-    kv.is_bf16 = pages.k.dtype == DType::kBf16 ? 1 : 0;
+    kv.type = pages.k.dtype == DType::kF32    ? PageType::kF32
+              : pages.k.dtype == DType::kBf16 ? PageType::kBf16
+                                              : PageType::kI8;
+    if (kv.type == PageType::kI8) {
+      kv.k_scales = pages.k_scale.as<float>() + kv_head * heads.page_size;
+      kv.v_scales = pages.v_scale.as<float>() + kv_head * heads.page_size;
+      kv.scale_stride = std::int64_t{heads.page_size} * heads.num_kv_heads;
+    }
     return kv;
   }
 };
@@ -211,9 +218,7 @@ void CpuOps::paged_attention(Stream&, TensorView qkv, KvPages pages, HeadLayout 
               "page_size {}", heads.page_size);
   FOVEA_CHECK(heads.head_dim % 8 == 0 && heads.head_dim <= kMaxHeadDim, "head_dim {}",
               heads.head_dim);
-  FOVEA_CHECK(pages.k.dtype == pages.v.dtype &&
-                  (pages.k.dtype == DType::kF32 || pages.k.dtype == DType::kBf16),
-              "KV pages of {}", dtype_name(pages.k.dtype));
+  check_pages(pages, heads);
   PagedCall call{qkv, pages, heads, batch, out};
   plan_attention(call);
   call.partials = partials_memory_.get<float>(

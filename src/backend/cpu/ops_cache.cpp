@@ -1,4 +1,7 @@
+#include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "backend/cpu/cpu_ops.h"
 #include "backend/cpu/parallel_rows.h"
@@ -32,18 +35,61 @@ void store_head(const float* head, std::int64_t head_dim, std::int64_t step, T* 
   }
 }
 
-template <class T>
+// As store_head for codes; the scale goes to `scale`.
+void quantise_head(const float* head, std::int64_t head_dim, std::int64_t step, std::int8_t* out,
+                   float* scale) {
+  float largest = 0;
+  bool finite = true;
+  for (std::int64_t d = 0; d < head_dim; ++d) {
+    largest = std::max(largest, std::fabs(head[d]));
+    finite = finite && std::isfinite(head[d]);
+  }
+  const float one = largest / 127.0f;
+  *scale = finite ? one : std::numeric_limits<float>::quiet_NaN();
+  const bool coded = finite && one > 0;  // a head of zeros has codes 0
+  for (std::int64_t d = 0; d < head_dim; ++d) {
+    const float code = coded ? std::nearbyint(head[d] / one) : 0.0f;
+    // A scale that is subnormal is coarse: a quotient may pass 127.
+    out[d * step] = static_cast<std::int8_t>(std::clamp(code, -127.0f, 127.0f));
+  }
+}
+
 void store_kv(const KvPages& pages, const HeadLayout& heads, std::int64_t slot, std::int64_t head,
               const float* k, const float* v) {
   const std::int64_t head_dim = heads.head_dim;
   const std::int64_t page = slot / heads.page_size;
   const std::int64_t offset = slot % heads.page_size;
-  const std::int64_t base = (page * heads.num_kv_heads + head) * heads.page_size * head_dim;
-  store_head(k, head_dim, heads.page_size, pages.k.as<T>() + base + offset);
-  store_head(v, head_dim, 1, pages.v.as<T>() + base + offset * head_dim);
+  const std::int64_t scale_at = (page * heads.num_kv_heads + head) * heads.page_size + offset;
+  const std::int64_t v_at = scale_at * head_dim;
+  const std::int64_t k_at = v_at - offset * head_dim + offset;
+  if (pages.k.dtype == DType::kI8) {
+    quantise_head(k, head_dim, heads.page_size, pages.k.as<std::int8_t>() + k_at,
+                  pages.k_scale.as<float>() + scale_at);
+    quantise_head(v, head_dim, 1, pages.v.as<std::int8_t>() + v_at,
+                  pages.v_scale.as<float>() + scale_at);
+  } else if (pages.k.dtype == DType::kBf16) {
+    store_head(k, head_dim, heads.page_size, pages.k.as<std::uint16_t>() + k_at);
+    store_head(v, head_dim, 1, pages.v.as<std::uint16_t>() + v_at);
+  } else {
+    store_head(k, head_dim, heads.page_size, pages.k.as<float>() + k_at);
+    store_head(v, head_dim, 1, pages.v.as<float>() + v_at);
+  }
 }
 
 }  // namespace
+
+void CpuOps::check_pages(const KvPages& pages, const HeadLayout& heads) {
+  const DType type = pages.k.dtype;
+  FOVEA_CHECK(
+      pages.v.dtype == type && (type == DType::kF32 || type == DType::kBf16 || type == DType::kI8),
+      "KV pages of {} and {}", dtype_name(type), dtype_name(pages.v.dtype));
+  if (type != DType::kI8) return;
+  const std::int64_t scales = pages.k.shape[0] * heads.num_kv_heads * heads.page_size;
+  FOVEA_CHECK(!pages.k_scale.empty() && !pages.v_scale.empty() &&
+                  pages.k_scale.num_elements() == scales && pages.v_scale.num_elements() == scales,
+              "KV scales {} and {} for {} positions", pages.k_scale.shape.to_string(),
+              pages.v_scale.shape.to_string(), scales);
+}
 
 void CpuOps::rope_and_store_kv(Stream&, TensorView rope, TensorView positions, TensorView slots,
                                HeadLayout heads, TensorView qkv, KvPages pages) {
@@ -56,6 +102,7 @@ void CpuOps::rope_and_store_kv(Stream&, TensorView rope, TensorView positions, T
               "qkv {}, {} positions, {} slots", qkv.shape.to_string(), rows, slots.num_elements());
   FOVEA_CHECK(heads.page_size % 8 == 0 && heads.page_size > 0 && heads.page_size <= 64,
               "page_size {}", heads.page_size);
+  check_pages(pages, heads);
   const std::int64_t half = rope.shape[1];
   const std::int64_t all_slots = pages.k.shape[0] * heads.page_size;
   // By head, not by row: neighbouring positions share cache lines of a page.
@@ -74,11 +121,7 @@ void CpuOps::rope_and_store_kv(Stream&, TensorView rope, TensorView positions, T
         rotate(head, table, half);
         if (h < heads.num_heads || slot < 0) continue;
         const float* v = head + heads.num_kv_heads * head_dim;
-        if (pages.k.dtype == DType::kBf16) {
-          store_kv<std::uint16_t>(pages, heads, slot, h - heads.num_heads, head, v);
-        } else {
-          store_kv<float>(pages, heads, slot, h - heads.num_heads, head, v);
-        }
+        store_kv(pages, heads, slot, h - heads.num_heads, head, v);
       }
     }
   });
@@ -98,7 +141,8 @@ void CpuOps::copy_pages(Stream&, std::span<const KvPages> layers,
       const std::int64_t num_pages = pages.k.shape[0];
       FOVEA_CHECK(source >= 0 && source < num_pages && destination >= 0 && destination < num_pages,
                   "page {} to {} of {}", source, destination, num_pages);
-      for (const TensorView& pool : {pages.k, pages.v}) {
+      for (const TensorView& pool : {pages.k, pages.v, pages.k_scale, pages.v_scale}) {
+        if (pool.empty()) continue;
         const TensorView page = pool.rows(source, 1);
         std::memcpy(pool.rows(destination, 1).data, page.data, page.size_bytes());
       }

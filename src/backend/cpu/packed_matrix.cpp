@@ -151,7 +151,7 @@ Result<std::unique_ptr<const Matrix>> PackedMatrix::pack(const MatrixSource& sou
                                                          ThreadPool& pool) {
   const TensorView& weight = source.weight;
   FOVEA_CHECK(weight.shape.rank() == 2, "a weight of shape {}", weight.shape.to_string());
-  if (weight.dtype == DType::kI32 || weight.dtype == DType::kU8) {
+  if (weight.dtype == DType::kI32 || weight.dtype == DType::kI8 || weight.dtype == DType::kU8) {
     return error(ErrorCode::kUnsupported, "a {} matrix cannot be packed", dtype_name(weight.dtype));
   }
   if (storage != DType::kF32 && storage != DType::kBf16 && storage != DType::kF8E4M3) {

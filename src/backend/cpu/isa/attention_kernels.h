@@ -59,6 +59,11 @@ static inline float widened(uint16_t bits) {
   return value;
 }
 
+// Where the scale of one position lies, from its head's in page 0 on.
+static inline int64_t scale_at(const KeyValueArgs& kv, int64_t position) {
+  return kv.page_table[position / kv.page_size] * kv.scale_stride + position % kv.page_size;
+}
+
 // Keys [begin, begin + count) -> [panel][head_dim][kPanelCols], zeros past the last.
 static void pack_keys(const KeyValueArgs& kv, int64_t head_dim, int64_t begin, int64_t count,
                       float* packed) {
@@ -73,11 +78,22 @@ static void pack_keys(const KeyValueArgs& kv, int64_t head_dim, int64_t begin, i
     } else {
       const int64_t page = kv.page_table[(begin + i) / kv.page_size];
       const int64_t start = page * kv.page_stride + (begin + i) % kv.page_size;
+      const float scale = kv.type == PageType::kI8 ? kv.k_scales[scale_at(kv, begin + i)] : 1.0f;
       for (int64_t d = 0; d < head_dim; ++d) {
         const int64_t at = start + d * kv.page_size;
-        column[d * kPanelCols] = kv.is_bf16 != 0
-                                     ? widened(static_cast<const uint16_t*>(kv.k_pages)[at])
-                                     : static_cast<const float*>(kv.k_pages)[at];
+        float element = 0;
+        switch (kv.type) {
+          case PageType::kF32:
+            element = static_cast<const float*>(kv.k_pages)[at];
+            break;
+          case PageType::kBf16:
+            element = widened(static_cast<const uint16_t*>(kv.k_pages)[at]);
+            break;
+          case PageType::kI8:
+            element = static_cast<float>(static_cast<const int8_t*>(kv.k_pages)[at]) * scale;
+            break;
+        }
+        column[d * kPanelCols] = element;
       }
     }
   }
@@ -89,11 +105,17 @@ static void pack_values(const KeyValueArgs& kv, int64_t head_dim, int64_t begin,
   for (int64_t i = 0; i < count; ++i) {
     const float* value = kv.v + (begin + i) * kv.row_stride;
     const uint16_t* value_bf16 = nullptr;
+    const int8_t* value_i8 = nullptr;
+    float scale = 1;
     if (kv.page_table != nullptr) {
       const int64_t page = kv.page_table[(begin + i) / kv.page_size];
       const int64_t start = page * kv.page_stride + (begin + i) % kv.page_size * head_dim;
-      value = static_cast<const float*>(kv.v_pages) + start;
-      if (kv.is_bf16 != 0) value_bf16 = static_cast<const uint16_t*>(kv.v_pages) + start;
+      if (kv.type == PageType::kF32) value = static_cast<const float*>(kv.v_pages) + start;
+      if (kv.type == PageType::kBf16) value_bf16 = static_cast<const uint16_t*>(kv.v_pages) + start;
+      if (kv.type == PageType::kI8) {
+        value_i8 = static_cast<const int8_t*>(kv.v_pages) + start;
+        scale = kv.v_scales[scale_at(kv, begin + i)];
+      }
     }
     for (int64_t d = 0; d < head_dim; d += kPanelCols) {
       float* out = packed + (d * count) + i * kPanelCols;
@@ -101,9 +123,13 @@ static void pack_values(const KeyValueArgs& kv, int64_t head_dim, int64_t begin,
         const int64_t at = d + v * kLanes;
         const int64_t left = head_dim - at < 0 ? 0 : head_dim - at;
         const int64_t lanes = left < kLanes ? left : kLanes;
-        store(out + v * kLanes, lanes == 0              ? Floats{}
-                                : value_bf16 != nullptr ? load_bf16_some(value_bf16 + at, lanes)
-                                                        : load_some(value + at, lanes));
+        Floats elements = {};
+        if (lanes > 0) {
+          elements = value_bf16 != nullptr ? load_bf16_some(value_bf16 + at, lanes)
+                     : value_i8 != nullptr ? load_i8_some(value_i8 + at, lanes) * splat(scale)
+                                           : load_some(value + at, lanes);
+        }
+        store(out + v * kLanes, elements);
       }
     }
   }

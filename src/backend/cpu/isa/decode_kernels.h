@@ -11,15 +11,24 @@ namespace fovea::cpu::FOVEA_ISA {
 // Vectors summed side by side: enough to hide the latency of the additions.
 constexpr int kDecodeSums = 8;
 
-// How the elements of a page are read. Offsets count elements.
+// How the elements of a page are read: `lanes` of them from element `at` of `base` on, each counted
+// as often as its lane of `scale` says, if there are scales.
 struct F32Page {
-  static inline Floats some(const void* base, int64_t at, int64_t lanes) {
+  static constexpr bool kScaled = false;
+  static inline Floats some(const void* base, int64_t at, Floats, int64_t lanes) {
     return load_some(static_cast<const float*>(base) + at, lanes);
   }
 };
 struct Bf16Page {
-  static inline Floats some(const void* base, int64_t at, int64_t lanes) {
+  static constexpr bool kScaled = false;
+  static inline Floats some(const void* base, int64_t at, Floats, int64_t lanes) {
     return load_bf16_some(static_cast<const uint16_t*>(base) + at, lanes);
+  }
+};
+struct I8Page {
+  static constexpr bool kScaled = true;
+  static inline Floats some(const void* base, int64_t at, Floats scale, int64_t lanes) {
+    return load_i8_some(static_cast<const int8_t*>(base) + at, lanes) * scale;
   }
 };
 
@@ -39,9 +48,11 @@ static void score_keys(const DecodeArgs& a, const float* q, int64_t begin, int64
       const int64_t left = page_size - (begin + i) % page_size;
       const int64_t lanes = left < kLanes ? left : kLanes;
       const int64_t at = key_at(a.kv, begin + i);
+      Floats scale = {};
+      if (Page::kScaled) scale = load_some(a.kv.k_scales + scale_at(a.kv, begin + i), lanes);
       Floats sum = {};
       for (int64_t d = 0; d < a.head_dim; ++d) {
-        sum += splat(q[d]) * Page::some(a.kv.k_pages, at + d * page_size, lanes);
+        sum += splat(q[d]) * Page::some(a.kv.k_pages, at + d * page_size, scale, lanes);
       }
       store(scores + i, sum);
       i += lanes;
@@ -50,17 +61,19 @@ static void score_keys(const DecodeArgs& a, const float* q, int64_t begin, int64
   }
   for (int64_t i = 0; i < count; i += kDecodeSums * kLanes) {
     int64_t at[kDecodeSums];
+    Floats scales[kDecodeSums] = {};
     for (int j = 0; j < kDecodeSums; ++j) {
       // Past the end the first vector is computed again: a fixed count keeps the sums in registers.
       const int64_t key = i + j * kLanes < count ? i + j * kLanes : i;
       at[j] = key_at(a.kv, begin + key);
+      if (Page::kScaled) scales[j] = load(a.kv.k_scales + scale_at(a.kv, begin + key));
     }
     Floats sums[kDecodeSums] = {};
     for (int64_t d = 0; d < a.head_dim; ++d) {
       const Floats x = splat(q[d]);
 #pragma GCC unroll 8
       for (int j = 0; j < kDecodeSums; ++j) {
-        sums[j] += x * Page::some(a.kv.k_pages, at[j] + d * page_size, kLanes);
+        sums[j] += x * Page::some(a.kv.k_pages, at[j] + d * page_size, scales[j], kLanes);
       }
     }
     for (int j = 0; j < kDecodeSums && i + j * kLanes < count; ++j) {
@@ -81,15 +94,18 @@ static void add_values(const DecodeArgs& a, const float* weights, int64_t begin,
     const int64_t in_page = page_size - offset < count - i ? page_size - offset : count - i;
     int64_t at =
         a.kv.page_table[(begin + i) / page_size] * a.kv.page_stride + offset * a.head_dim + d;
-    for (const int64_t end = i + in_page; i < end; ++i) {
-      const Floats weight = splat(weights[i]);
+    const float* scales = Page::kScaled ? a.kv.v_scales + scale_at(a.kv, begin + i) : nullptr;
+    for (int64_t key = 0; key < in_page; ++key) {
+      const Floats weight = splat(weights[i + key]);
+      const Floats scale = Page::kScaled ? splat(scales[key]) : Floats{};
 #pragma GCC unroll 8
       for (int c = 0; c < kVectorCount; ++c) {
-        sums[c] += weight *
-                   Page::some(a.kv.v_pages, at + c * kLanes, c + 1 < kVectorCount ? kLanes : lanes);
+        sums[c] += weight * Page::some(a.kv.v_pages, at + c * kLanes, scale,
+                                       c + 1 < kVectorCount ? kLanes : lanes);
       }
       at += a.head_dim;
     }
+    i += in_page;
   }
 #pragma GCC unroll 8
   for (int c = 0; c < kVectorCount; ++c) {
@@ -133,10 +149,13 @@ static void decode_blocks(const DecodeArgs& a) {
 }
 
 static void attend_decode(const DecodeArgs* args) {
-  if (args->kv.is_bf16 != 0) {
-    decode_blocks<Bf16Page>(*args);
-  } else {
-    decode_blocks<F32Page>(*args);
+  switch (args->kv.type) {
+    case PageType::kF32:
+      return decode_blocks<F32Page>(*args);
+    case PageType::kBf16:
+      return decode_blocks<Bf16Page>(*args);
+    case PageType::kI8:
+      return decode_blocks<I8Page>(*args);
   }
 }
 

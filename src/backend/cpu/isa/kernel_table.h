@@ -49,6 +49,9 @@ struct GemmArgs {
   int64_t m, n, k;
 };
 
+/// Element type of pages of keys and values.
+enum class PageType : int32_t { kF32, kBf16, kI8 };
+
 /// Where one head's keys and values lie. Dense (k and v rows in one matrix) or paged.
 struct KeyValueArgs {
   const float* k;  // dense: row of key 0
@@ -60,7 +63,10 @@ struct KeyValueArgs {
   int64_t page_stride;  // elements between pages
   const int32_t* page_table;
   int32_t page_size;  // multiple of 8
-  int32_t is_bf16;
+  PageType type;
+  const float* k_scales;  // i8 pages: this head's scales in page 0, [page_size], what an element
+  const float* v_scales;  // counts times
+  int64_t scale_stride;   // floats between pages
 };
 
 /// Rows of one query head. Row r sits at position first_position + r and sees the keys

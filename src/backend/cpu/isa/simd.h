@@ -125,27 +125,40 @@ static inline Words load_pairs(const uint16_t* p) {
 static inline Floats even_of(Words pairs) { return as_floats(pairs << 16); }
 static inline Floats odd_of(Words pairs) { return as_floats(pairs & 0xffff0000u); }
 
-// e4m3 codes without NaN. The 7 magnitude bits moved to bit 20 are a float 2^120 times too small,
-// subnormals included; the sign extension of the byte leaves the sign where a float has it.
-static inline Floats load_f8(const uint8_t* p) {
+// Bytes, sign extended, one per lane.
+static inline Ints load_bytes(const void* bytes) {
+  const auto* p = static_cast<const uint8_t*>(bytes);
 #if FOVEA_LANES == 8 && defined(__AVX2__)
   // GCC takes the generic form below apart into single bytes.
-  const Ints wide = reinterpret_cast<Ints>(
+  return reinterpret_cast<Ints>(
       _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
 #elif FOVEA_LANES == 16 && defined(__AVX512F__)
   // Zero-masked: GCC 12 warns about the undefined vector inside the plain one.
-  const Ints wide = reinterpret_cast<Ints>(
+  return reinterpret_cast<Ints>(
       _mm512_maskz_cvtepi8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 #elif FOVEA_LANES == 4 && defined(__ARM_NEON)
   uint32_t four;
   __builtin_memcpy(&four, p, sizeof(four));
   const int8x8_t codes = vreinterpret_s8_u32(vdup_n_u32(four));
-  const Ints wide = reinterpret_cast<Ints>(vmovl_s16(vget_low_s16(vmovl_s8(codes))));
+  return reinterpret_cast<Ints>(vmovl_s16(vget_low_s16(vmovl_s8(codes))));
 #else
-  const Ints wide = __builtin_convertvector(*reinterpret_cast<const LooseBytes*>(p), Ints);
+  return __builtin_convertvector(*reinterpret_cast<const LooseBytes*>(p), Ints);
 #endif
-  const Ints moved = (wide << 20) & static_cast<int32_t>(0x87f00000u);
+}
+
+// e4m3 codes without NaN. The 7 magnitude bits moved to bit 20 are a float 2^120 times too small,
+// subnormals included; the sign extension of the byte leaves the sign where a float has it.
+static inline Floats load_f8(const uint8_t* p) {
+  const Ints moved = (load_bytes(p) << 20) & static_cast<int32_t>(0x87f00000u);
   return as_floats(moved) * splat(0x1p120f);
+}
+
+// int8 elements, one per lane.
+static inline Floats load_i8_some(const int8_t* p, int64_t count) {
+  if (count >= kLanes) return __builtin_convertvector(load_bytes(p), Floats);
+  Floats v = {};
+  for (int64_t i = 0; i < count; ++i) v[i] = static_cast<float>(p[i]);
+  return v;
 }
 
 }  // namespace fovea::cpu::FOVEA_ISA

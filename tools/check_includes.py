@@ -79,7 +79,8 @@ def is_allowed(header, folder, rows, neighbours):
         return True
     if "/" not in header and ("." not in header or SYSTEM.match(header)) or SYSTEM.match(header):
         return True
-    owner = folder_of(header_name(header), rows)
+    # Headers of src/ and of apps/ are both named from the folder that holds theirs.
+    owner = folder_of(header_name(header), rows) or folder_of("apps/" + header, rows)
     allowed = rows[folder]
     if owner is not None:
         return owner == folder or owner in allowed or header in allowed

@@ -4,10 +4,10 @@
 #include <utility>
 
 #include "bench_serve.h"
-#include "json_output.h"
 #include "model_path.h"
 #include "progress.h"
 #include "text_output.h"
+#include "wire/response_json.h"
 
 namespace fovea::cli {
 
@@ -48,13 +48,13 @@ int run_info(const InfoArgs& args, Terminal& terminal) {
   }
   const std::vector<DeviceReport> devices = list_devices();
   const ModelInfo* model = engine ? &engine->info() : nullptr;
-  terminal.out << (args.json ? info_json(devices, model) + "\n" : info_text(devices, model));
+  terminal.out << (args.json ? wire::info_json(devices, model) + "\n" : info_text(devices, model));
   return finish(terminal);
 }
 
 int report_failure(const Error& error, bool json, Terminal& terminal) {
   terminal.err << "fovea: " << error.message << '\n' << std::flush;
-  if (json) terminal.out << error_json(error) << '\n' << std::flush;
+  if (json) terminal.out << wire::error_json(error) << '\n' << std::flush;
   return kExitFailed;
 }
 

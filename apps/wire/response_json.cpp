@@ -1,4 +1,4 @@
-#include "json_output.h"
+#include "response_json.h"
 
 #include <boost/json.hpp>
 #include <cmath>
@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-namespace fovea::cli {
+namespace fovea::wire {
 namespace {
 
 namespace json = boost::json;
@@ -169,4 +169,4 @@ std::string info_json(std::span<const DeviceReport> devices, const ModelInfo* mo
   return print(object);
 }
 
-}  // namespace fovea::cli
+}  // namespace fovea::wire

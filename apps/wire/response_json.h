@@ -8,7 +8,7 @@
 #include "fovea/request.h"
 #include "fovea/response.h"
 
-namespace fovea::cli {
+namespace fovea::wire {
 
 enum class TokenIds { kLeaveOut, kList };
 
@@ -25,4 +25,4 @@ std::string error_json(const Error& error);
 /// Devices, and the model where one was loaded (null otherwise).
 std::string info_json(std::span<const DeviceReport> devices, const ModelInfo* model);
 
-}  // namespace fovea::cli
+}  // namespace fovea::wire

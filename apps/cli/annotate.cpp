@@ -19,8 +19,7 @@ struct Labels {
   std::vector<PointLabel> points;
 };
 
-Labels make_labels(const SkillRequest& skill, const Response& response) {
-  Labels labels;
+void add_labels(const SkillRequest& skill, const Response& response, Labels& labels) {
   if (const auto* detect = std::get_if<DetectRequest>(&skill)) {
     for (const Box& box : response.boxes) {
       labels.boxes.push_back({box.x_min, box.y_min, box.x_max, box.y_max,
@@ -32,14 +31,13 @@ Labels make_labels(const SkillRequest& skill, const Response& response) {
       labels.points.push_back({found.x, found.y, point->object});
     }
   }
-  if (!response.reasoning) return labels;
+  if (!response.reasoning) return;
   for (const Grounding& span : response.reasoning->grounding) {
     for (const Point& point : span.points) {
       labels.points.push_back(
           {point.x, point.y, std::string(grounded_text(*response.reasoning, span))});
     }
   }
-  return labels;
 }
 
 Result<Image> decoded(const Request& request, const PictureLimits& limits) {
@@ -49,14 +47,15 @@ Result<Image> decoded(const Request& request, const PictureLimits& limits) {
 
 }  // namespace
 
-Status annotate(const Request& request, const Response& response, const PictureLimits& limits,
-                const std::filesystem::path& out) {
+Status annotate(const Request& request, std::span<const Finding> findings,
+                const PictureLimits& limits, const std::filesystem::path& out) {
   if (!request.picture) {
     return Error{ErrorCode::kInvalidArgument, "there is no picture to draw on"};
   }
   Result<Image> image = decoded(request, limits);
   if (!image.ok()) return std::move(image).error();
-  const Labels labels = make_labels(request.skill, response);
+  Labels labels;
+  for (const Finding& finding : findings) add_labels(finding.skill, finding.response, labels);
   draw_labels(*image, labels.boxes, labels.points);
   Result<std::vector<std::byte>> png = encode_png(*image);
   if (!png.ok()) return std::move(png).error();

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <span>
 
 #include "fovea/options.h"
 #include "fovea/request.h"
@@ -9,9 +10,15 @@
 
 namespace fovea::cli {
 
-/// Draws what the answer found on the request's picture, turned the way that the coordinates refer
+/// An answer to draw, with the question that it belongs to. Refers to both.
+struct Finding {
+  const SkillRequest& skill;
+  const Response& response;
+};
+
+/// Draws what the answers found on the request's picture, turned the way that the coordinates refer
 /// to, and writes it as a PNG file (whole or not at all).
-Status annotate(const Request& request, const Response& response, const PictureLimits& limits,
-                const std::filesystem::path& out);
+Status annotate(const Request& request, std::span<const Finding> findings,
+                const PictureLimits& limits, const std::filesystem::path& out);
 
 }  // namespace fovea::cli

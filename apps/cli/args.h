@@ -31,7 +31,9 @@ struct PictureSource {
 
 struct SkillArgs {
   ModelArgs model;
-  SkillRequest skill;
+  std::vector<SkillRequest> skills;  ///< one for each QUESTION or THING, all about one picture
+  int num_answers = 1;               ///< to each of them
+  std::optional<std::string> json_schema;  ///< the schema itself, or the name of its file
   SamplingParams sampling;
   std::optional<PictureSource> picture;
   bool apply_exif = true;

@@ -1,5 +1,6 @@
 #include <exception>
 #include <iostream>
+#include <malloc.h>
 #include <string>
 #include <unistd.h>
 #include <vector>
@@ -8,6 +9,12 @@
 #include "model_path.h"
 
 int main(int argc, char** argv) {
+#ifdef __GLIBC__
+  // Pictures are decoded on one thread and let go on another. With an arena for each thread, glibc
+  // then keeps more and more of them half empty: in the soak, 470 MiB after 18 minutes and growing,
+  // where two arenas stay at 195.
+  mallopt(M_ARENA_MAX, 2);
+#endif
   try {
     std::ios::sync_with_stdio(false);
     const std::vector<std::string> args(argv + (argc > 0 ? 1 : 0), argv + argc);

@@ -37,7 +37,7 @@ struct EngineLoop::Active {
   Response response;
   std::unique_ptr<Delivery::Message> last_message;  // ready from the beginning
 
-  std::int32_t adapter = kNoAdapter;
+  AdapterUse adapter;
   std::vector<TokenId> suppressed;  // of the next token, when the rule's own are not all
 
   // On now_ms()'s clock; 0 = not yet.
@@ -47,14 +47,18 @@ struct EngineLoop::Active {
 };
 
 EngineLoop::EngineLoop(StepRunner& runner, PageAllocator& pages, const ModelFacts& model,
-                       SkillFactory skills, const LoopOptions& options)
+                       SkillFactory skills, const LoopOptions& options, AdapterStore* adapters)
     : runner_(runner),
       pages_(pages),
       model_(model),
       skills_(std::move(skills)),
       options_(options),
       cache_(pages, model.page_size),
-      scheduler_(options.scheduler, pages, cache_),
+      adapters_(adapters, inbox_, metrics_,
+                {.failed = [this](const AdapterEntry& adapter,
+                                  const Error& failure) { fail_all_with(adapter, failure); },
+                 .forgotten = [this](std::int32_t id) { cache_.drop(id); }}),
+      scheduler_(options.scheduler, pages, cache_, adapters_.residency()),
       delivery_(options.log, [this](std::uint64_t id) { cancel(id); }) {
   pictures_.emplace(
       runner, scheduler_, cache_, inbox_, metrics_,
@@ -117,7 +121,7 @@ Result<std::uint64_t> EngineLoop::submit(Request request, Callbacks callbacks) {
   a.request = std::move(request);
   a.callbacks = std::make_shared<const Callbacks>(std::move(callbacks));
   a.skill = std::move(skill);
-  a.adapter = adapter;
+  a.adapter = std::move(adapter);
   a.submitted_ms = now_ms();
   a.response.usage.prompt_tokens = prompt_len;
   a.response.finish_reason = FinishReason::kLength;
@@ -125,8 +129,9 @@ Result<std::uint64_t> EngineLoop::submit(Request request, Callbacks callbacks) {
               .picture = {},  // known when it has been decoded
               .image_tokens = image_tokens,
               .tokens = a.skill->prompt(),
-              .adapter = adapter};
+              .adapter = a.adapter.id()};
   Generation& generation = a.generation;
+  generation.adapter = a.adapter.entry();
   generation.sampling = resolve_sampling(a.request);
   generation.order = static_cast<std::int64_t>(a.id);
   generation.place_ms = a.place_ms();
@@ -146,13 +151,7 @@ Result<std::uint64_t> EngineLoop::submit(Request request, Callbacks callbacks) {
 
 Result<EngineLoop::Validated> EngineLoop::validate(const Request& request) const {
   Validated validated;
-  if (!request.adapter.empty()) {
-    const auto found = std::ranges::find(options_.adapters, request.adapter);
-    if (found == options_.adapters.end()) {
-      return error(ErrorCode::kNotFound, "there is no adapter named {}", request.adapter);
-    }
-    validated.adapter = static_cast<std::int32_t>(found - options_.adapters.begin());
-  }
+  FOVEA_TRY(validated.adapter, adapters_.find(request.adapter));
   for (const auto& [id, bias] : request.sampling.logit_bias) {
     if (id < 0 || id >= model_.vocab_size) {
       return invalid_argument("logit_bias: id {} must lie in 0..{}", id, model_.vocab_size - 1);
@@ -263,6 +262,7 @@ void EngineLoop::step() {
     idle_ = false;
     collect();
   }
+  adapters_.advance();
   update_gauges();
 }
 
@@ -275,7 +275,7 @@ void EngineLoop::start(std::unique_ptr<Active> active) {
   requests_.emplace(a.id, std::move(active));
   if (a.generation.deadline_ms > 0) deadlines_.emplace(a.generation.deadline_ms, a.id);
   if (a.request.picture) {
-    pictures_->add(a.id, a.place_ms(), a.request, a.adapter);
+    pictures_->add(a.id, a.place_ms(), a.request, a.adapter.id());
   } else {
     line_up(a.id, {});
   }
@@ -436,6 +436,14 @@ void EngineLoop::fail(std::uint64_t id, const Error& failure) {
   if (const auto found = requests_.find(id); found != requests_.end()) {
     finish(*found->second, failure);
   }
+}
+
+void EngineLoop::fail_all_with(const AdapterEntry& adapter, const Error& failure) {
+  std::vector<std::uint64_t> ids;
+  for (const auto& [id, active] : requests_) {
+    if (active->adapter.entry().get() == &adapter) ids.push_back(id);
+  }
+  for (const std::uint64_t id : ids) fail(id, failure);
 }
 
 // The one way out. Gives back everything that the request holds, tells the caller, and forgets it;

@@ -17,6 +17,7 @@
 #include "fovea/request.h"
 #include "fovea/response.h"
 
+#include "engine/adapter_manager.h"
 #include "engine/delivery.h"
 #include "engine/inbox.h"
 #include "engine/metrics.h"
@@ -47,7 +48,6 @@ struct LoopOptions {
   std::size_t image_cache_bytes = 0;
   std::optional<ImageStore> image_store;  ///< encoded pictures that outlive the process
   std::optional<RequestLog> log;
-  std::vector<std::string> adapters;  ///< names; the place in the list is the adapter's slot
 };
 
 /// The engine: requests in, answers out. Callers validate and line up requests on their own
@@ -55,9 +55,10 @@ struct LoopOptions {
 /// delivers to the callers, so that a slow one holds nobody up. A fault stays with its request.
 class EngineLoop {
  public:
-  /// Runner and page allocator must outlive the loop. `skills` is called on the callers' threads.
+  /// Runner, page allocator and adapter store (null: there are no adapters) must outlive the loop.
+  /// `skills` is called on the callers' threads.
   EngineLoop(StepRunner& runner, PageAllocator& pages, const ModelFacts& model, SkillFactory skills,
-             const LoopOptions& options);
+             const LoopOptions& options, AdapterStore* adapters = nullptr);
   /// What is still in the engine ends with kCancelled.
   ~EngineLoop();
   EngineLoop(const EngineLoop&) = delete;
@@ -73,6 +74,10 @@ class EngineLoop {
   /// Forgets cached prefixes and pictures that nothing uses. Returns when that is done.
   void drop_caches();
 
+  /// Adapters by name; any thread.
+  AdapterManager& adapters() { return adapters_; }
+  const AdapterManager& adapters() const { return adapters_; }
+
   EngineStats stats() const;
   const Metrics& metrics() const { return metrics_; }
 
@@ -81,7 +86,7 @@ class EngineLoop {
 
   struct Validated {
     std::unique_ptr<SkillState> skill;
-    std::int32_t adapter = kNoAdapter;
+    AdapterUse adapter;
   };
   Result<Validated> validate(const Request& request) const;
 
@@ -101,6 +106,7 @@ class EngineLoop {
   void complete(Active& active, Progress progress);
   void deliver_text(Active& active);
   void fail(std::uint64_t id, const Error& failure);
+  void fail_all_with(const AdapterEntry& adapter, const Error& failure);
   void finish(Active& active, Result<Response> result);
   void expire(double now_ms);
 
@@ -110,7 +116,9 @@ class EngineLoop {
   SkillFactory skills_;
   LoopOptions options_;
   Metrics metrics_;
+  Inbox inbox_;
   PrefixCache cache_;
+  AdapterManager adapters_;
   Scheduler scheduler_;
   StepCosts costs_;
 
@@ -127,7 +135,6 @@ class EngineLoop {
   std::atomic<double> service_ms_{0};  // of a request, from admission to its end: an estimate
   std::atomic<std::int64_t> num_steps_{0}, num_crops_{0};
 
-  Inbox inbox_;
   // Last: they stop first.
   Delivery delivery_;
   std::optional<PicturePipeline> pictures_;

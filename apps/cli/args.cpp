@@ -12,6 +12,7 @@
 
 #include "fovea/engine.h"
 
+#include "batch_options.h"
 #include "options.h"
 #include "values.h"
 
@@ -22,6 +23,7 @@ namespace {
 // one place says what is accepted ("0x10", "1e3" or "nan" for --threads are not).
 struct RawArgs {
   BenchServeArgs bench;
+  RawBatchArgs batch;
   ModelArgs model;
   SamplingParams sampling;
   std::string picture;
@@ -255,6 +257,8 @@ CLI::App& add_bench(CLI::App& app, RawArgs& raw) {
   return bench;
 }
 
+CLI::App& add_batch(CLI::App& app, RawArgs& raw) { return add_batch_command(app, raw.batch); }
+
 bool has_command(const CLI::App& app, const std::string& name) {
   const auto commands = app.get_subcommands([](const CLI::App*) { return true; });
   return std::any_of(commands.begin(), commands.end(),
@@ -283,7 +287,8 @@ ParsedArgs parse_args(std::span<const std::string> args) {
   formatter->label("Positionals", "Arguments");
   formatter->label("SUBCOMMAND", "COMMAND ...");
   app.formatter(formatter);  // commands added from here on take it over
-  for (const auto add : {add_caption, add_query, add_detect, add_point, add_info, add_bench}) {
+  for (const auto add :
+       {add_caption, add_query, add_detect, add_point, add_batch, add_info, add_bench}) {
     add(app, raw).group("Commands");
   }
   app.footer(
@@ -314,6 +319,11 @@ ParsedArgs parse_args(std::span<const std::string> args) {
   if (command == "bench") {
     raw.bench.model = std::move(raw.model);
     return std::move(raw.bench);
+  }
+  if (command == "batch") {
+    Result<BatchArgs> batch = make_batch_args(std::move(raw.batch));
+    if (!batch.ok()) return usage_error(batch.error().message, command);
+    return std::move(batch).value();
   }
   if (command == "info") {
     raw.model.options.max_sequences = 1;  // what it tells holds for the commands that ask once

@@ -3,6 +3,7 @@
 #include <optional>
 #include <utility>
 
+#include "batch_command.h"
 #include "bench_serve.h"
 #include "model_path.h"
 #include "progress.h"
@@ -18,6 +19,7 @@ int run(std::span<const std::string> args, Terminal terminal) {
   if (const auto* bench = std::get_if<BenchServeArgs>(&parsed)) {
     return run_bench_serve(*bench, terminal);
   }
+  if (const auto* batch = std::get_if<BatchArgs>(&parsed)) return run_batch(*batch, terminal);
   const auto& text = std::get<PrintAndExit>(parsed);
   terminal.out << text.out;
   terminal.err << text.err;

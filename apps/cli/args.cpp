@@ -13,6 +13,7 @@
 #include "fovea/engine.h"
 
 #include "options.h"
+#include "pull_options.h"
 #include "values.h"
 
 namespace fovea::cli {
@@ -22,6 +23,8 @@ namespace {
 // one place says what is accepted ("0x10", "1e3" or "nan" for --threads are not).
 struct RawArgs {
   BenchServeArgs bench;
+  PullArgs pull;
+  ModelsArgs models;
   ModelArgs model;
   SamplingParams sampling;
   std::string picture;
@@ -286,6 +289,8 @@ ParsedArgs parse_args(std::span<const std::string> args) {
   for (const auto add : {add_caption, add_query, add_detect, add_point, add_info, add_bench}) {
     add(app, raw).group("Commands");
   }
+  add_pull(app, raw.pull).group("Commands");
+  add_models(app, raw.models).group("Commands");
   app.footer(
       "Examples:\n"
       "  fovea caption photo.jpg --model ~/moondream2\n"
@@ -315,6 +320,8 @@ ParsedArgs parse_args(std::span<const std::string> args) {
     raw.bench.model = std::move(raw.model);
     return std::move(raw.bench);
   }
+  if (command == "pull") return std::move(raw.pull);
+  if (command == "models") return std::move(raw.models);
   if (command == "info") {
     raw.model.options.max_sequences = 1;  // what it tells holds for the commands that ask once
     raw.model.options.keep_prefixes = false;

@@ -14,6 +14,7 @@
 
 #include "batch_options.h"
 #include "options.h"
+#include "pull_options.h"
 #include "values.h"
 
 namespace fovea::cli {
@@ -24,6 +25,8 @@ namespace {
 struct RawArgs {
   BenchServeArgs bench;
   RawBatchArgs batch;
+  PullArgs pull;
+  ModelsArgs models;
   ModelArgs model;
   SamplingParams sampling;
   std::string picture;
@@ -291,6 +294,8 @@ ParsedArgs parse_args(std::span<const std::string> args) {
        {add_caption, add_query, add_detect, add_point, add_batch, add_info, add_bench}) {
     add(app, raw).group("Commands");
   }
+  add_pull(app, raw.pull).group("Commands");
+  add_models(app, raw.models).group("Commands");
   app.footer(
       "Examples:\n"
       "  fovea caption photo.jpg --model ~/moondream2\n"
@@ -325,6 +330,8 @@ ParsedArgs parse_args(std::span<const std::string> args) {
     if (!batch.ok()) return usage_error(batch.error().message, command);
     return std::move(batch).value();
   }
+  if (command == "pull") return std::move(raw.pull);
+  if (command == "models") return std::move(raw.models);
   if (command == "info") {
     raw.model.options.max_sequences = 1;  // what it tells holds for the commands that ask once
     raw.model.options.keep_prefixes = false;

@@ -113,6 +113,17 @@ class Engine {
   std::unique_ptr<Impl> impl_;
 };
 
+/// What a model's files tell before its weights are read.
+struct ModelSummary {
+  std::string family;     ///< as in ModelInfo
+  std::string stored_as;  ///< the type of most of its weights: "f32", "bf16", "f16", "f8e4m3", ...
+  std::size_t checkpoint_bytes = 0;
+};
+/// Opens a model's files (as EngineOptions::model names them) and checks that they belong together,
+/// the tokenizer included; reads no weight, so it takes no time and no memory to speak of. Errors
+/// are those of Engine::create.
+Result<ModelSummary> inspect_model(const std::filesystem::path& path);
+
 /// What one backend found on this machine.
 struct DeviceReport {
   std::string name;

@@ -19,10 +19,12 @@ struct FakeEngine {
   std::vector<double> load_fractions;  ///< reported while loading
   Result<Image> decoded = Image{2, 1, {0, 0, 0, 0, 0, 0}};
   ModelInfo info;
+  Result<ModelSummary> summary = ModelSummary{"moondream2", "bf16", 1000};
 
   // What the calls were given.
   std::vector<EngineOptions> created;
   std::vector<Request> requests;
+  std::vector<std::filesystem::path> inspected;
   std::vector<BoxLabel> boxes;
   std::vector<PointLabel> points;
 };

@@ -122,6 +122,7 @@ class Engine::Impl {
   }
 
   EngineLoop& loop() { return *loop_; }
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
   const ModelInfo& info() const { return info_; }
 
  private:
@@ -396,6 +397,22 @@ Status Engine::unload_adapter(const std::string& name) {
 }
 
 std::vector<AdapterInfo> Engine::adapters() const { return impl_->loop().adapters().list(); }
+
+std::vector<std::int32_t> Engine::tokenize(std::string_view utf8) const {
+  std::vector<std::int32_t> ids;
+  for (const TokenId id : impl_->tokenizer().encode(utf8)) ids.push_back(id.value());
+  return ids;
+}
+
+std::string Engine::detokenize(std::span<const std::int32_t> ids) const {
+  std::vector<TokenId> tokens;
+  for (const std::int32_t id : ids) tokens.emplace_back(id);
+  return impl_->tokenizer().decode(tokens);
+}
+
+std::string Engine::token_bytes(std::int32_t id) const {
+  return std::string(impl_->tokenizer().token_bytes(TokenId(id)));
+}
 
 void Engine::drop_caches() { impl_->loop().drop_caches(); }
 

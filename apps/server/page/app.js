@@ -308,6 +308,11 @@ async function loadModels() {
     }
     const { title, detail } = explain(error);
     say(byId('banner'), `${title} ${detail}`);
+    if (error.status === 503) {
+      // A large model takes a while to load; the server says when to come back.
+      setTimeout(loadModels, 1000 * (error.retryAfter ?? 2));
+      return;
+    }
     byId('banner').append(' ', el('button', { type: 'button', className: 'plain', onclick: loadModels }, 'Try again'));
   }
 }

@@ -86,7 +86,9 @@ export class History {
     let group = this.#groups.find((each) => each.picture === picture);
     if (!group) {
       const list = el('ol', { className: 'entries' });
-      group = { picture, list, entries: [], node: el('section', { className: 'group' }, this.#title(picture), list) };
+      group = { picture, list, entries: [], node: null };
+      group.node = el('section', { className: 'group', 'aria-label': picture?.name ?? 'Without picture' },
+        this.#title(picture), list);
       this.#groups.unshift(group);
     }
     // The group that one works in is on top.
@@ -95,8 +97,8 @@ export class History {
   }
 
   #title(picture) {
-    if (!picture) return el('h2', { className: 'group-title' }, 'Without picture');
-    return el('h2', { className: 'group-title' },
+    if (!picture) return el('p', { className: 'group-title quiet' }, 'Without picture');
+    return el('p', { className: 'group-title' },
       el('button', { type: 'button', className: 'plain', onclick: () => this.#actions.show(picture) },
         el('img', { src: picture.url, alt: '' }), picture.name));
   }

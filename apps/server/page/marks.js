@@ -70,11 +70,12 @@ export function drawMarks(context, findings, label) {
   context.font = `600 ${line * 7}px system-ui, sans-serif`;
   context.textBaseline = 'top';
   for (const finding of findings) {
-    const x = (finding.x_min ?? finding.x) * width;
-    const y = (finding.y_min ?? finding.y) * height;
+    // On whole pixels lines are crisp.
+    const x = Math.round((finding.x_min ?? finding.x) * width);
+    const y = Math.round((finding.y_min ?? finding.y) * height);
     const path = new Path2D();
     if (isBox(finding)) {
-      path.rect(x, y, finding.x_max * width - x, finding.y_max * height - y);
+      path.rect(x, y, Math.round(finding.x_max * width) - x, Math.round(finding.y_max * height) - y);
     } else {
       path.arc(x, y, line * 4, 0, 2 * Math.PI);
     }

@@ -255,6 +255,14 @@ class HistoryOfAnswers(PageTest):
         self.assertEqual(self.page.text("#picture-name"), "harbour.png")
         self.assert_marks_at(clouds)
         self.assertEqual(self.page.answer()["objects"], clouds)
+        # Asked again, it is about its own picture.
+        self.page.js("document.querySelectorAll('.group')[0].querySelector('.question').click()")
+        self.assertEqual(self.page.text("#picture-name"), "other.png")
+        self.page.js("[...document.querySelectorAll('.question')].at(-1).click()")
+        self.page.click(".entry.open [data-do=again]")
+        self.page.wait(lambda: len(self.page.all(".entry.done")) == 4)
+        self.assertEqual(self.page.text("#picture-name"), "harbour.png")
+        self.assert_marks_at(clouds)
 
     def test_an_entry_is_removed_and_asked_again(self):
         self.page.sample()

@@ -171,7 +171,7 @@ function sayFormError(text) {
 function requestBody(text) {
   const fields = form.elements;
   const body = {};
-  if (!byId('model-box').hidden) body.model = byId('model').value;
+  if (byId('model').options.length > 1) body.model = byId('model').value;
   if (skill() === 'query') body.question = text;
   if (skill() === 'caption') body.length = fields.namedItem('length').value;
   if (skill() === 'detect' || skill() === 'point') body.object = text;
@@ -210,7 +210,7 @@ function start({ skill, text, body, picture }) {
   const entry = { id: nextId++, skill, text, body, picture };
   reset(entry);
   history.add(entry);
-  showFindings(entry);
+  selectEntry(entry); // An older question asked again brings its picture back.
   run(entry);
 }
 

@@ -133,7 +133,7 @@ export class EntryView {
   #details(firstTtft) {
     const { answer, took } = this.#entry;
     const facts = factsOf(answer.usage, firstTtft);
-    if (took) facts.push(`${duration(took)} as seen from here`);
+    if (took) facts.push(`${duration(took)} round trip`);
     return el('div', { className: 'details' },
       timingLegend(answer.usage),
       el('p', { className: 'facts quiet figures' }, facts.join(' · ')),

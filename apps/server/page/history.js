@@ -26,14 +26,13 @@ export class History {
       .sort((a, b) => b.id - a.id);
   }
 
-  /** Puts a new entry on top of its picture's group and opens it. */
+  /** Puts a new entry on top of its picture's group, and the group on top. */
   add(entry) {
     const group = this.#groupOf(entry.picture);
     const view = new EntryView(entry, this.#actions);
     this.#views.set(entry, view);
     group.entries.unshift(entry);
     group.list.prepend(view.node);
-    this.select(entry);
   }
 
   /** Opens this entry's details and closes the other's; null closes all. */

@@ -13,6 +13,7 @@
 #include "fovea/engine.h"
 
 #include "options.h"
+#include "serve_command.h"
 #include "values.h"
 
 namespace fovea::cli {
@@ -22,6 +23,7 @@ namespace {
 // one place says what is accepted ("0x10", "1e3" or "nan" for --threads are not).
 struct RawArgs {
   BenchServeArgs bench;
+  std::shared_ptr<ServeArgs> serve = std::make_shared<ServeArgs>();
   ModelArgs model;
   SamplingParams sampling;
   std::string picture;
@@ -213,6 +215,8 @@ SkillArgs make_skill_args(const std::string& command, RawArgs raw) {
   args.skill = make_skill(command, raw);
   args.model = std::move(raw.model);
   args.model.options.max_sequences = 1;  // these commands ask once
+  auto& adapters = args.model.options.adapters;
+  if (adapters.size() > 1) adapters.erase(adapters.begin(), adapters.end() - 1);
   args.model.options.image_cache_bytes = 0;
   args.model.options.keep_prefixes = false;
   args.sampling = std::move(raw.sampling);
@@ -286,6 +290,7 @@ ParsedArgs parse_args(std::span<const std::string> args) {
   for (const auto add : {add_caption, add_query, add_detect, add_point, add_info, add_bench}) {
     add(app, raw).group("Commands");
   }
+  add_serve(app, *raw.serve).group("Commands");
   app.footer(
       "Examples:\n"
       "  fovea caption photo.jpg --model ~/moondream2\n"
@@ -315,6 +320,7 @@ ParsedArgs parse_args(std::span<const std::string> args) {
     raw.bench.model = std::move(raw.model);
     return std::move(raw.bench);
   }
+  if (command == "serve") return std::move(raw.serve);
   if (command == "info") {
     raw.model.options.max_sequences = 1;  // what it tells holds for the commands that ask once
     raw.model.options.keep_prefixes = false;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -63,7 +64,10 @@ struct PrintAndExit {
   std::string err;
 };
 
-using ParsedArgs = std::variant<SkillArgs, InfoArgs, BenchServeArgs, PrintAndExit>;
+struct ServeArgs;  // serve_args.h
+
+using ParsedArgs =
+    std::variant<SkillArgs, InfoArgs, BenchServeArgs, std::shared_ptr<ServeArgs>, PrintAndExit>;
 
 /// Reads the command line; `args` leaves out the program's own name.
 ParsedArgs parse_args(std::span<const std::string> args);

@@ -6,6 +6,7 @@
 #include "bench_serve.h"
 #include "model_path.h"
 #include "progress.h"
+#include "serve_command.h"
 #include "text_output.h"
 #include "wire/response_json.h"
 
@@ -17,6 +18,9 @@ int run(std::span<const std::string> args, Terminal terminal) {
   if (const auto* info = std::get_if<InfoArgs>(&parsed)) return run_info(*info, terminal);
   if (const auto* bench = std::get_if<BenchServeArgs>(&parsed)) {
     return run_bench_serve(*bench, terminal);
+  }
+  if (const auto* serve = std::get_if<std::shared_ptr<ServeArgs>>(&parsed)) {
+    return run_serve(**serve, terminal);
   }
   const auto& text = std::get<PrintAndExit>(parsed);
   terminal.out << text.out;

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "fovea/options.h"
@@ -80,6 +81,12 @@ class Engine {
 
   /// Forgets the cached beginnings and pictures that no request uses.
   void drop_caches();
+
+  /// The ids of a text, and the text of ids (those that stand for no text are skipped).
+  std::vector<std::int32_t> tokenize(std::string_view utf8) const;
+  std::string detokenize(std::span<const std::int32_t> ids) const;
+  /// The bytes that a token stands for; half a character, maybe. Empty for special and unknown ids.
+  std::string token_bytes(std::int32_t id) const;
 
   EngineStats stats() const;
   /// Counters and histograms as Prometheus text (format 0.0.4), in vLLM's names behind "fovea_".

@@ -105,6 +105,7 @@ class Engine::Impl {
   }
 
   EngineLoop& loop() { return *loop_; }
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
   const ModelInfo& info() const { return info_; }
 
  private:
@@ -360,6 +361,22 @@ std::vector<Result<Response>> Engine::run_all(std::span<const Request> requests)
     answers.push_back(mailbox->take_answer());
   }
   return answers;
+}
+
+std::vector<std::int32_t> Engine::tokenize(std::string_view utf8) const {
+  std::vector<std::int32_t> ids;
+  for (const TokenId id : impl_->tokenizer().encode(utf8)) ids.push_back(id.value());
+  return ids;
+}
+
+std::string Engine::detokenize(std::span<const std::int32_t> ids) const {
+  std::vector<TokenId> tokens;
+  for (const std::int32_t id : ids) tokens.emplace_back(id);
+  return impl_->tokenizer().decode(tokens);
+}
+
+std::string Engine::token_bytes(std::int32_t id) const {
+  return std::string(impl_->tokenizer().token_bytes(TokenId(id)));
 }
 
 void Engine::drop_caches() { impl_->loop().drop_caches(); }

@@ -19,10 +19,15 @@ struct FakeEngine {
   std::vector<double> load_fractions;  ///< reported while loading
   Result<Image> decoded = Image{2, 1, {0, 0, 0, 0, 0, 0}};
   ModelInfo info;
+  /// Takes a submitted request's place in the engine; without it, `pieces` and `response` follow at
+  /// once.
+  std::function<Result<std::uint64_t>(const Request&, Callbacks)> on_submit;
+  EngineStats stats;
 
   // What the calls were given.
   std::vector<EngineOptions> created;
   std::vector<Request> requests;
+  std::vector<std::uint64_t> cancelled;
   std::vector<BoxLabel> boxes;
   std::vector<PointLabel> points;
 };

@@ -47,6 +47,13 @@ Result<Image> decoded(const Request& request, const PictureLimits& limits) {
 
 }  // namespace
 
+Result<std::vector<std::byte>> annotated_png(Image image, std::span<const Finding> findings) {
+  Labels labels;
+  for (const Finding& finding : findings) add_labels(finding.skill, finding.response, labels);
+  draw_labels(image, labels.boxes, labels.points);
+  return encode_png(image);
+}
+
 Status annotate(const Request& request, std::span<const Finding> findings,
                 const PictureLimits& limits, const std::filesystem::path& out) {
   if (!request.picture) {
@@ -54,10 +61,7 @@ Status annotate(const Request& request, std::span<const Finding> findings,
   }
   Result<Image> image = decoded(request, limits);
   if (!image.ok()) return std::move(image).error();
-  Labels labels;
-  for (const Finding& finding : findings) add_labels(finding.skill, finding.response, labels);
-  draw_labels(*image, labels.boxes, labels.points);
-  Result<std::vector<std::byte>> png = encode_png(*image);
+  Result<std::vector<std::byte>> png = annotated_png(std::move(image).value(), findings);
   if (!png.ok()) return std::move(png).error();
   return write_file(out, *png);
 }

@@ -12,7 +12,11 @@
 
 #include "fovea/engine.h"
 
+#include "batch_options.h"
+#include "bench_options.h"
 #include "options.h"
+#include "pull_options.h"
+#include "serve_command.h"
 #include "values.h"
 
 namespace fovea::cli {
@@ -25,7 +29,11 @@ constexpr int kMaxSequences = 16;  // generated at once; more answers wait for t
 // What CLI11 fills in. Everything that is a number or has a shape goes through values.h, so that
 // one place says what is accepted ("0x10", "1e3" or "nan" for --threads are not).
 struct RawArgs {
-  BenchServeArgs bench;
+  RawBenchArgs bench;
+  RawBatchArgs batch;
+  PullArgs pull;
+  ModelsArgs models;
+  std::shared_ptr<ServeArgs> serve = std::make_shared<ServeArgs>();
   ModelArgs model;
   SamplingParams sampling;
   std::string picture;
@@ -212,11 +220,7 @@ std::string trimmed(const std::string& text) {
 }
 
 Status check_counts(const RawArgs& raw) {
-  if (raw.sampling.stop.size() > 16) return usage("--stop can be given 16 times at most");
-  if (raw.sampling.logit_bias.size() > 1024) {
-    return usage("--logit-bias can be given 1024 times at most");
-  }
-  if (raw.sampling.top_logprobs.value_or(0) > 20) return usage("--logprobs goes up to 20");
+  if (Status status = check_sampling_counts(raw.sampling); !status.ok()) return status;
   if (raw.num_answers > kMaxAnswers) return usage(fmt::format("-n goes up to {}", kMaxAnswers));
   if (raw.more_texts.size() >= kMaxTexts) {
     return usage(fmt::format("--also can be given {} times at most", kMaxTexts - 1));
@@ -286,6 +290,8 @@ SkillArgs make_skill_args(const std::string& command, RawArgs raw) {
   options.max_queue = std::max(options.max_queue, total);
   options.keep_prefixes = false;  // nothing comes after these answers
   if (total == 1) options.image_cache_bytes = 0;
+  auto& adapters = options.adapters;
+  if (adapters.size() > 1) adapters.erase(adapters.begin(), adapters.end() - 1);
   args.sampling = std::move(raw.sampling);
   if (!raw.no_picture) args.picture = PictureSource{std::move(raw.picture)};
   args.apply_exif = !raw.no_exif;
@@ -304,28 +310,9 @@ PrintAndExit usage_error(const std::string& message, const std::string& command)
   return result;
 }
 
-CLI::App& add_bench(CLI::App& app, RawArgs& raw) {
-  CLI::App& bench = *app.add_subcommand("bench", "Measure the engine on this machine");
-  bench.require_subcommand(1);
-  CLI::App& sub = *bench.add_subcommand("serve", "Many questions about charts at once");
-  BenchServeArgs& args = raw.bench;
-  add_model_options(sub, raw.model);
-  add_engine_options(sub, raw.model.options);
-  add_integer(sub, "--requests", 1, "Questions in all; 2500 when not given",
-              [&args](int value) { args.num_requests = value; });
-  add_integer(sub, "--pictures", 1, "Different charts; 1510 when not given",
-              [&args](int value) { args.num_pictures = value; });
-  add_integer(sub, "--tokens", 1,
-              "Tokens of each answer; 3 when not given (direct), 33 for reasoning",
-              [&args](int value) { args.num_tokens = value; });
-  sub.add_option("--batch", args.batches, "Answers generated at once; 1,4,16,64 when not given")
-      ->delimiter(',')
-      ->check(CLI::Range(1, 1024));
-  sub.add_option("--rate", args.rate, "Questions a second; all at once when not given")
-      ->check(CLI::PositiveNumber);
-  sub.footer("Example:\n  fovea bench serve --requests 200 --pictures 120 --batch 1,16");
-  return bench;
-}
+CLI::App& add_bench(CLI::App& app, RawArgs& raw) { return add_bench_command(app, raw.bench); }
+
+CLI::App& add_batch(CLI::App& app, RawArgs& raw) { return add_batch_command(app, raw.batch); }
 
 bool has_command(const CLI::App& app, const std::string& name) {
   const auto commands = app.get_subcommands([](const CLI::App*) { return true; });
@@ -355,9 +342,13 @@ ParsedArgs parse_args(std::span<const std::string> args) {
   formatter->label("Positionals", "Arguments");
   formatter->label("SUBCOMMAND", "COMMAND ...");
   app.formatter(formatter);  // commands added from here on take it over
-  for (const auto add : {add_caption, add_query, add_detect, add_point, add_info, add_bench}) {
+  for (const auto add :
+       {add_caption, add_query, add_detect, add_point, add_batch, add_info, add_bench}) {
     add(app, raw).group("Commands");
   }
+  add_pull(app, raw.pull).group("Commands");
+  add_models(app, raw.models).group("Commands");
+  add_serve(app, *raw.serve).group("Commands");
   app.footer(
       "Examples:\n"
       "  fovea caption photo.jpg --model ~/moondream2\n"
@@ -384,9 +375,18 @@ ParsedArgs parse_args(std::span<const std::string> args) {
     return usage_error(explain(error), commands.empty() ? "" : commands.front()->get_name());
   }
   if (command == "bench") {
-    raw.bench.model = std::move(raw.model);
-    return std::move(raw.bench);
+    Result<BenchServeArgs> bench = make_bench_args(std::move(raw.bench));
+    if (!bench.ok()) return usage_error(bench.error().message, "bench serve");
+    return std::move(bench).value();
   }
+  if (command == "batch") {
+    Result<BatchArgs> batch = make_batch_args(std::move(raw.batch));
+    if (!batch.ok()) return usage_error(batch.error().message, command);
+    return std::move(batch).value();
+  }
+  if (command == "pull") return std::move(raw.pull);
+  if (command == "models") return std::move(raw.models);
+  if (command == "serve") return std::move(raw.serve);
   if (command == "info") {
     raw.model.options.max_sequences = 1;  // what it tells holds for the commands that ask once
     raw.model.options.keep_prefixes = false;

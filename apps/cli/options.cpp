@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <limits>
 
+#include "pull_options.h"
 #include "values.h"
 
 namespace fovea::cli {
@@ -66,14 +67,16 @@ CLI::Option* add_real(CLI::App& app, const std::string& name, const std::string&
 
 void add_model_options(CLI::App& app, ModelArgs& model) {
   EngineOptions& options = model.options;
-  add_value(app, "-m,--model", "DIR",
-            "Folder with the weights and the tokenizer, or the weights file",
+  add_value(app, "-m,--model", "MODEL",
+            "A pulled model (fovea models lists them), a folder with weights and tokenizer, or the "
+            "weights file",
             [&model](const std::string& text) {
               if (text.empty()) return Status(usage("the folder's name is empty"));
               model.model = text;
               return Status();
             })
       ->group("Model and machine");
+  add_models_dir_option(app, model.models_dir);
   app.add_option("--device", options.device, "auto, cpu (fovea info lists what there is)")
       ->option_text("NAME")
       ->group("Model and machine");
@@ -82,17 +85,24 @@ void add_model_options(CLI::App& app, ModelArgs& model) {
                 {{"auto", Precision::kAuto}, {"f32", Precision::kF32}, {"bf16", Precision::kBf16}},
                 options.precision))
       ->group("Model and machine");
+  add_value(app, "--kv-dtype", "TYPE",
+            "auto, f32, bf16 or int8: of keys and values; int8 halves their memory",
+            one_of<KvPrecision>({{"auto", KvPrecision::kAuto},
+                                 {"f32", KvPrecision::kF32},
+                                 {"bf16", KvPrecision::kBf16},
+                                 {"int8", KvPrecision::kInt8}},
+                                options.kv_precision));
   add_integer(app, "--threads", 1, "CPU threads; every usable processor when not given",
               [&options](int value) { options.num_threads = value; });
   add_integer(app, "--max-context", 1, "Positions of picture, prompt and answer together",
               [&options](int value) { options.max_context = value; });
-  add_repeatable(app, "--adapter", "NAME=PATH", "A LoRA adapter to answer with: safetensors",
+  add_repeatable(app, "--adapter", "NAME=PATH", "A LoRA adapter: safetensors",
                  [&options](const std::string& text) {
                    const std::size_t equals = text.find('=');
                    if (equals == 0 || equals == std::string::npos || equals + 1 == text.size()) {
                      return Status(usage("NAME=PATH is wanted"));
                    }
-                   options.adapters.assign(1, {text.substr(0, equals), text.substr(equals + 1)});
+                   options.adapters.emplace_back(text.substr(0, equals), text.substr(equals + 1));
                    return Status();
                  });
   add_repeatable(app, "--compat", "KEY=VALUE",
@@ -109,8 +119,8 @@ void add_model_options(CLI::App& app, ModelArgs& model) {
             });
   add_size(app, "--image-cache-disk", "Size of that folder at most; 4G when not given",
            options.image_cache_folder_bytes);
-  for (const char* name : {"--threads", "--max-context", "--adapter", "--compat", "--image-cache",
-                           "--image-cache-disk"}) {
+  for (const char* name : {"--models-dir", "--kv-dtype", "--threads", "--max-context", "--adapter",
+                           "--compat", "--image-cache", "--image-cache-disk"}) {
     app.get_option(name)->group("Model and machine");
   }
 }
@@ -178,17 +188,31 @@ void add_word_options(CLI::App& app, SamplingParams& sampling) {
   }
 }
 
+Status check_sampling_counts(const SamplingParams& sampling) {
+  if (sampling.stop.size() > 16) return usage("--stop can be given 16 times at most");
+  if (sampling.logit_bias.size() > 1024) {
+    return usage("--logit-bias can be given 1024 times at most");
+  }
+  if (sampling.top_logprobs.value_or(0) > 20) return usage("--logprobs goes up to 20");
+  return {};
+}
+
 void add_engine_options(CLI::App& app, EngineOptions& options) {
-  add_integer(app, "--max-sequences", 1, "Answers that are generated at once, 1 to 1024",
-              [&options](int value) { options.max_sequences = value; });
-  add_integer(app, "--max-queue", 1, "Requests inside at once; more are refused",
+  add_integer(app, "--max-sequences", 1, "Answers generated at once; 16 when not given",
+              [&options](int value) { options.max_sequences = value; })
+      ->check(CLI::Range(1, 1024));
+  add_integer(app, "--max-queue", 1,
+              "Requests inside at once, more are refused; 1024 when not given",
               [&options](int value) { options.max_queue = value; });
   add_size(app, "--kv-cache-size", "Memory for keys and values, 2G say; a share of what is free",
            options.kv_cache_bytes);
   add_size(app, "--image-cache-size", "Memory for encoded pictures; 256M when not given",
            options.image_cache_bytes);
+  add_integer(app, "--max-stall", 0,
+              "Milliseconds that new pictures may hold up running answers; 250 when not given",
+              [&options](int value) { options.max_stall_ms = value; });
   for (const char* name :
-       {"--max-sequences", "--max-queue", "--kv-cache-size", "--image-cache-size"}) {
+       {"--max-sequences", "--max-queue", "--kv-cache-size", "--image-cache-size", "--max-stall"}) {
     app.get_option(name)->group("Engine");
   }
 }

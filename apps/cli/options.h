@@ -60,6 +60,8 @@ void add_model_options(CLI::App& app, ModelArgs& model);
 void add_sampling_options(CLI::App& app, SamplingParams& sampling);
 /// --stop, penalties and --logit-bias, for the skills that write text.
 void add_word_options(CLI::App& app, SamplingParams& sampling);
+/// Whether no more of them were given than a request may hold.
+Status check_sampling_counts(const SamplingParams& sampling);
 /// --kv-cache-size and whatever else counts where an engine stays for many requests.
 void add_engine_options(CLI::App& app, EngineOptions& options);
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <boost/json/fwd.hpp>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -19,6 +20,9 @@ struct AnswerLabel {
 };
 
 enum class TokenIds { kLeaveOut, kList };
+
+/// The answer as the object of the Moondream HTTP protocol plus confidences and `usage`.
+boost::json::object response_object(const SkillRequest& skill, const Response& response);
 
 /// The answer as one line of JSON: the object of the Moondream HTTP protocol plus confidences and
 /// `usage`, and `logprobs` where they were asked for. Numbers have as many digits as it takes to

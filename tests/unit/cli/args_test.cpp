@@ -176,6 +176,33 @@ TEST(Args, AnEnginesOptionsReachTheirFields) {
   EXPECT_EQ(options.image_cache_bytes, std::size_t{64} << 20);
 }
 
+BenchServeArgs bench_args(std::vector<std::string> options) {
+  options.insert(options.begin(), {"bench", "serve"});
+  const ParsedArgs parsed = parse(options);
+  if (const auto* text = std::get_if<PrintAndExit>(&parsed)) ADD_FAILURE() << text->err;
+  const auto* args = std::get_if<BenchServeArgs>(&parsed);
+  return args != nullptr ? *args : BenchServeArgs{};
+}
+
+TEST(Args, BenchServe_ARepeatedShareSaysHowManyChartsThereAre) {
+  EXPECT_EQ(bench_args({}).num_pictures, 1510);
+  EXPECT_EQ(bench_args({"--requests", "100"}).num_pictures, 100);
+  EXPECT_EQ(bench_args({"--requests", "100", "--repeat", "0"}).num_pictures, 100);
+  EXPECT_EQ(bench_args({"--requests", "100", "--repeat", "40"}).num_pictures, 60);
+  EXPECT_THAT(usage_error_of({"bench", "serve", "--repeat", "1", "--pictures", "2"}),
+              HasSubstr("give one of them"));
+}
+
+TEST(Args, BenchServe_OverloadTakesMultiplesAndADeadline) {
+  const BenchServeArgs args = bench_args({"--overload", "1,2", "--deadline", "250"});
+
+  EXPECT_THAT(args.overloads, ElementsAre(1, 2));
+  EXPECT_EQ(args.deadline_ms, 250);
+  EXPECT_THAT(usage_error_of({"bench", "serve", "--deadline", "5"}), HasSubstr("--overload"));
+  EXPECT_THAT(usage_error_of({"bench", "serve", "--overload", "2", "--rate", "3"}),
+              HasSubstr("leave out --rate"));
+}
+
 TEST(Args, Query_ReasonsOnlyWhenAsked) {
   EXPECT_EQ(std::get<QueryRequest>(skill_args({"query", "p.jpg", "what?"}).skills.at(0)).reasoning,
             false);

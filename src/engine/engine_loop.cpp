@@ -244,6 +244,7 @@ void EngineLoop::step() {
     const double planned_ms = now_ms();
     StepPlan plan = scheduler_.plan(planned_ms, costs_, pictures_->is_preparing());
     for (Generation* generation : scheduler_.take_hopeless()) {
+      costs_.note_given_up();
       finish(active_of(*generation),
              error(ErrorCode::kDeadlineExceeded, "the deadline cannot be met any more"));
     }
@@ -418,7 +419,7 @@ void EngineLoop::complete(Active& active, Progress progress) {
       progress == Progress::kStop ? FinishReason::kStop : FinishReason::kLength;
   active.response.usage.decode_ms = done_ms - active.first_token_ms;
   active.response.usage.total_ms = done_ms - active.submitted_ms;
-  learn(costs_.service_ms, done_ms - active.admitted_ms);
+  costs_.learn_service(done_ms - active.admitted_ms);
   finish(active, std::move(active.response));
 }
 

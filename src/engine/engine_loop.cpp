@@ -244,7 +244,6 @@ void EngineLoop::step() {
     const double planned_ms = now_ms();
     StepPlan plan = scheduler_.plan(planned_ms, costs_, pictures_->is_preparing());
     for (Generation* generation : scheduler_.take_hopeless()) {
-      costs_.note_given_up();
       finish(active_of(*generation),
              error(ErrorCode::kDeadlineExceeded, "the deadline cannot be met any more"));
     }

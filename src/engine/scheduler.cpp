@@ -257,7 +257,8 @@ void Scheduler::plan_admissions(StepPlan& plan, Budget& budget, double now_ms,
   while (next != waiting_.end() && num_running() < options_.max_sequences) {
     Generation& generation = *next->second;
     Sequence& sequence = *generation.sequence;
-    if (generation.deadline_ms > 0 && now_ms + costs.safe_service_ms() > generation.deadline_ms) {
+    if (generation.deadline_ms > 0 && num_running() > 0 &&
+        now_ms + costs.safe_service_ms() > generation.deadline_ms) {
       next = waiting_.erase(next);
       generation.state = Generation::State::kOutside;
       hopeless_.push_back(&generation);

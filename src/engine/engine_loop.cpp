@@ -39,6 +39,7 @@ struct EngineLoop::Active {
 
   AdapterUse adapter;
   std::vector<TokenId> suppressed;  // of the next token, when the rule's own are not all
+  std::optional<RuleAhead> guess;   // that a row in flight runs ahead on
 
   // On now_ms()'s clock; 0 = not yet.
   double submitted_ms = 0, admitted_ms = 0, first_token_ms = 0, last_token_ms = 0;
@@ -174,6 +175,7 @@ void EngineLoop::drop_caches() {
   std::condition_variable done;
   bool is_done = false;
   inbox_.post([&] {
+    while (!in_flight_.empty()) collect();  // requests that have ended may still be in there
     cache_.evict(std::numeric_limits<int>::max());
     pictures_->clear_cache();
     update_gauges();
@@ -309,17 +311,45 @@ void EngineLoop::note_admissions(const StepPlan& plan) {
   }
 }
 
-void EngineLoop::launch(StepPlan plan) {
-  for (PlannedRows& rows : plan.rows) {
-    if (!rows.samples) continue;
-    Active& active = active_of(*rows.generation);
+// What the row may sample. One that runs ahead goes by the skill's guess at what comes before.
+void EngineLoop::set_rule(PlannedRows& rows) {
+  Active& active = active_of(*rows.generation);
+  if (rows.feeds_back) {
+    active.guess = active.skill->rule_ahead();
+    rows.rule = active.guess->rule;
+    rows.fed_kind = active.guess->next;
+  } else {
     rows.rule = active.skill->next_rule();
     if (rows.draw == 0 && !options_.mask_first_token) rows.rule.suppressed = {};
-    if (active.request.sampling.ignore_eos) {
-      active.suppressed.assign(rows.rule.suppressed.begin(), rows.rule.suppressed.end());
-      active.suppressed.push_back(model_.eos);
-      rows.rule.suppressed = active.suppressed;
-    }
+  }
+  if (active.request.sampling.ignore_eos) {
+    active.suppressed.assign(rows.rule.suppressed.begin(), rows.rule.suppressed.end());
+    active.suppressed.push_back(model_.eos);
+    rows.rule.suppressed = active.suppressed;
+  }
+  update_run_ahead(active);
+}
+
+void EngineLoop::update_run_ahead(Active& active) const {
+  // Penalties count the words of the answer, of which the next one is still unknown.
+  active.generation.may_run_ahead = runner_.depth() > 1 &&
+                                    !active.generation.sampling.has_penalties() &&
+                                    active.skill->rule_ahead().has_value();
+}
+
+// The token that a step in flight was launched over has come: was it what the skill guessed?
+void EngineLoop::check_guess(Active& active, const Token& token) {
+  if (!active.guess) return;
+  const RuleAhead guess = *std::exchange(active.guess, std::nullopt);
+  const TokenRule rule = active.skill->next_rule();
+  active.generation.guessed_wrong = guess.next != token.kind || guess.rule.slot != rule.slot ||
+                                    !std::ranges::equal(guess.rule.allowed, rule.allowed) ||
+                                    !std::ranges::equal(guess.rule.suppressed, rule.suppressed);
+}
+
+void EngineLoop::launch(StepPlan plan) {
+  for (PlannedRows& rows : plan.rows) {
+    if (rows.samples) set_rule(rows);
   }
   Status status = guarded<void>([&] { return runner_.launch(plan); });
   if (!status.ok()) return fail_step(plan, status.error());
@@ -328,7 +358,7 @@ void EngineLoop::launch(StepPlan plan) {
 }
 
 void EngineLoop::collect() {
-  const StepPlan plan = std::move(in_flight_.front());
+  StepPlan plan = std::move(in_flight_.front());
   in_flight_.pop_front();
   Result<StepOutput> output = guarded<StepOutput>([&] { return runner_.collect(); });
   if (!output.ok()) return fail_step(plan, output.error());
@@ -340,6 +370,9 @@ void EngineLoop::collect() {
   if (plan.num_crops > 0) learn(costs_.crop_ms, output->vision_ms / plan.num_crops);
   if (plan.num_prefill_rows > plan.num_rows / 2) {
     learn(costs_.row_ms, output->text_ms / plan.num_rows);
+  }
+  for (PlannedRows& rows : plan.rows) {
+    rows.is_void = rows.feeds_back && rows.generation->guessed_wrong;
   }
   std::vector<Generation*> left;
   scheduler_.commit(plan, left);
@@ -355,7 +388,7 @@ void EngineLoop::collect() {
     const SampledToken& sampled = output->tokens[next++];
     // Whoever left while the step ran does not hear of it.
     const auto found = requests_.find(rows.order);
-    if (found == requests_.end()) continue;
+    if (found == requests_.end() || rows.is_void) continue;
     Active& active = *found->second;
     const Status status = guarded<void>([&]() -> Status {
       take_token(active, sampled, done_ms);
@@ -405,6 +438,8 @@ void EngineLoop::take_token(Active& active, const SampledToken& sampled, double 
   if (active.callbacks->on_text) deliver_text(active);
   if (progress != Progress::kContinue) return complete(active, progress);
   active.generation.sequence->append(sampled.token);
+  check_guess(active, sampled.token);
+  update_run_ahead(active);
   if (usage.completion_tokens >= active.generation.max_new_tokens) {
     complete(active, Progress::kLength);
   }

@@ -102,6 +102,9 @@ class EngineLoop {
   void launch(StepPlan plan);
   void collect();
   void fail_step(const StepPlan& plan, const Error& error);
+  void set_rule(PlannedRows& rows);
+  void update_run_ahead(Active& active) const;
+  void check_guess(Active& active, const Token& token);
   void take_token(Active& active, const SampledToken& sampled, double now_ms);
   void complete(Active& active, Progress progress);
   void deliver_text(Active& active);

@@ -167,7 +167,13 @@ void PicturePipeline::cropped(const ImageIdentity& identity, Result<Crops> crops
 void PicturePipeline::encoded(const StepPlan& plan, double done_ms) {
   for (const PlannedCrops& crops : plan.crops) {
     const auto found = in_work_.find(crops.picture->identity);
-    if (!crops.is_last || found == in_work_.end() || found->second.job != crops.picture) continue;
+    if (found == in_work_.end() || found->second.job != crops.picture) continue;
+    if (crops.picture->failure) {
+      scheduler_.drop_picture(*crops.picture);
+      fail_waiting(crops.picture->identity, Error(*crops.picture->failure));
+      continue;
+    }
+    if (!crops.is_last) continue;
     image_is_ready(crops.picture->encoded, done_ms);
     metrics_.image_encodes.add();
     if (options_.store) store(crops.picture->encoded);

@@ -199,7 +199,8 @@ void Scheduler::plan_decodes(StepPlan& plan, Budget& budget) {
     int end = sequence.length();
     if (generation->awaits_token) {
       // The token of the step in flight is on the device; its successor's rule must be known here.
-      if (!generation->may_run_ahead || sequence.num_computed() > sequence.length()) continue;
+      if (!generation->may_run_ahead || generation->guessed_wrong) continue;
+      if (sequence.num_computed() > sequence.length()) continue;
       if (sequence.num_generated() + 1 >= generation->max_new_tokens) continue;
       end = sequence.length() + 1;
     }
@@ -351,6 +352,10 @@ void Scheduler::commit(const StepPlan& plan, std::vector<Generation*>& left) {
     Sequence& sequence = *generation.sequence;
     --generation.steps_in_flight;
     if (rows.samples) generation.awaits_token = generation.steps_in_flight > 0;
+    if (rows.feeds_back && std::exchange(generation.guessed_wrong, false)) {
+      // Computed on another token than the one that came: it is computed again.
+      sequence.mark_computed(std::min(sequence.num_computed(), rows.begin));
+    }
     if (generation.state == Generation::State::kLeaving) {
       if (generation.steps_in_flight > 0) continue;
       --num_leaving_;
@@ -377,6 +382,7 @@ void Scheduler::abandon(const StepPlan& plan, std::vector<Generation*>& left) {
     Generation& generation = *rows.generation;
     --generation.steps_in_flight;
     if (rows.samples) generation.awaits_token = generation.steps_in_flight > 0;
+    if (rows.feeds_back) generation.guessed_wrong = false;
     generation.sequence->mark_computed(std::min(generation.sequence->num_computed(), rows.begin));
     if (generation.state == Generation::State::kLeaving && generation.steps_in_flight == 0) {
       --num_leaving_;

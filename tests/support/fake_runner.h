@@ -86,6 +86,7 @@ class FakeRunner final : public StepRunner {
     opened_.notify_all();
   }
 
+  std::atomic<int> num_fed_back = 0, num_wrong_guesses = 0;
   std::atomic<int> num_launched = 0, num_crops = 0, largest_batch = 0;
   std::atomic<bool> misread = false;  ///< a position was computed over others that were not there
   std::function<bool(const StepPlan&)> fail_launch;
@@ -117,7 +118,9 @@ class FakeRunner final : public StepRunner {
     const std::uint64_t adapter = adapter_of(*rows.generation);
     std::uint64_t digest = 1;
     int position = 0;
-    for (const PrefixKey& key : sequence.keys()) {
+    std::vector<PrefixKey> keys(sequence.keys().begin(), sequence.keys().end());
+    if (rows.feeds_back) keys.push_back(fed_key(rows));
+    for (const PrefixKey& key : keys) {
       if (position >= rows.end) break;
       digest = mix(digest, PrefixKeyHash{}(key));
       digest = mix(digest, adapter);
@@ -137,13 +140,34 @@ class FakeRunner final : public StepRunner {
     if (!rows.samples) return;
     const std::uint64_t draw =
         mix(mix(digest, rows.generation->sampling.seed), static_cast<std::uint64_t>(rows.draw));
-    const auto id = static_cast<std::int32_t>(draw % static_cast<std::uint64_t>(vocab_size_));
-    output.tokens.push_back({.token = Token::text(TokenId{id})});
+    // A few words stand for coordinates.
+    TokenId id{static_cast<std::int32_t>(draw % static_cast<std::uint64_t>(vocab_size_))};
+    if (!rows.rule.allowed.empty()) id = rows.rule.allowed[draw % rows.rule.allowed.size()];
+    Token token = Token::text(id);
+    if (rows.rule.slot == TokenRule::Slot::kById && id.value() % 11 == 10) {
+      token = Token::coord(id, static_cast<float>(draw % 1000) / 1000);
+    }
+    sampled_[rows.order] = token;
+    output.tokens.push_back({.token = token});
+  }
+
+  // The token that is still on the device, read as the kind that the loop takes it for: one of
+  // another kind gives nonsense.
+  PrefixKey fed_key(const PlannedRows& rows) {
+    ++num_fed_back;
+    const Token& token = sampled_.at(rows.order);
+    PrefixKey key = PrefixKey::of(token);
+    if (token.kind != rows.fed_kind) {
+      ++num_wrong_guesses;
+      key.id = -12345;
+    }
+    return key;
   }
 
   int depth_, page_size_, vocab_size_;
   const FakeAdapterStore* adapters_;
   std::map<int, std::uint64_t> digests_;
+  std::map<std::uint64_t, Token> sampled_;  // last, by generation
   std::deque<StepOutput> steps_;
   std::mutex mutex_;
   std::condition_variable opened_;

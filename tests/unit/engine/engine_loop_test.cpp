@@ -63,6 +63,12 @@ TEST_P(AnyBatch, AnswersEqualThoseOfOneAtATime) {
   if (max_sequences > 1) {
     EXPECT_GT(rig.runner.largest_batch, 1);
   }
+  if (depth > 1) {
+    EXPECT_GT(rig.runner.num_fed_back, 1000);      // steps launched over tokens not known yet
+    EXPECT_GT(rig.runner.num_wrong_guesses, 100);  // of another kind than their skill guessed
+  } else {
+    EXPECT_EQ(rig.runner.num_fed_back, 0);
+  }
   if (num_pages < 3 * max_sequences) {
     EXPECT_GT(rig.loop->stats().num_preemptions, 0);
   }

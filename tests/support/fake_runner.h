@@ -33,6 +33,9 @@ class FakeRunner final : public StepRunner {
     ++num_launched;
     if (fail_launch && fail_launch(plan))
       return error(ErrorCode::kDeviceLost, "a fault was injected");
+    if (fail_launch_with) {
+      if (Status failed = fail_launch_with(plan); !failed.ok()) return failed;
+    }
     for (const Sequence::PageCopy& copy : plan.copies) {
       for (int offset = 0; offset < page_size_; ++offset) {
         digests_[copy.to.value() * page_size_ + offset] =
@@ -44,6 +47,10 @@ class FakeRunner final : public StepRunner {
     output.text_ms = 0.001 * plan.num_rows;
     for (const PlannedCrops& crops : plan.crops) {
       num_crops += crops.count;
+      if (no_memory_for && no_memory_for(*crops.picture)) {
+        crops.picture->failure = Error{ErrorCode::kResourceExhausted, "no device memory"};
+        continue;
+      }
       if (crops.is_last) {
         crops.picture->encoded =
             std::make_shared<const EncodedImage>(EncodedImage{crops.picture->identity, {}});
@@ -86,11 +93,14 @@ class FakeRunner final : public StepRunner {
     opened_.notify_all();
   }
 
+  std::atomic<int> num_prompt_rows = 0;  ///< positions of prompts that were computed
   std::atomic<int> num_fed_back = 0, num_wrong_guesses = 0;
   std::atomic<int> num_launched = 0, num_crops = 0, largest_batch = 0;
   std::atomic<bool> misread = false;  ///< a position was computed over others that were not there
   std::function<bool(const StepPlan&)> fail_launch;
   std::function<bool()> fail_collect;
+  std::function<Status(const StepPlan&)> fail_launch_with;  ///< may throw
+  std::function<bool(const PictureJob&)> no_memory_for;
 
  private:
   void hold() {
@@ -137,6 +147,7 @@ class FakeRunner final : public StepRunner {
         (rows.begin != 0 || rows.end < sequence.prefix_len() || sequence.image() == nullptr)) {
       misread = true;
     }
+    num_prompt_rows += std::max(0, std::min(rows.end, sequence.prompt_len()) - rows.begin);
     if (!rows.samples) return;
     const std::uint64_t draw =
         mix(mix(digest, rows.generation->sampling.seed), static_cast<std::uint64_t>(rows.draw));

@@ -100,6 +100,26 @@ TEST(EngineLoop, RequestsOfOnePictureTogetherEncodeItOnce) {
   EXPECT_EQ(cached, 9);
 }
 
+// All arrive together and nothing is cached: the picture's prefix is computed by one of them, and
+// the others wait for it rather than compute it again.
+TEST(EngineLoop, QuestionsAboutOnePicturePrefillItsPrefixOnce) {
+  for (const int depth : {1, 2}) {
+    Rig rig(16, 400, depth);
+    rig.runner.close();
+    std::vector<std::future<Result<Response>>> futures;
+    int num_question_rows = 0;
+    for (int i = 0; i < 12; ++i) {
+      const std::string question = std::string(1, static_cast<char>('a' + i)) + " question";
+      num_question_rows += static_cast<int>(question.size());
+      futures.push_back(rig.submit(ask(question, Picture(picture(3)))));
+    }
+    rig.runner.open();
+    for (auto& future : futures) ASSERT_TRUE(future.get().ok());
+    EXPECT_EQ(rig.runner.num_crops, 1);
+    EXPECT_EQ(rig.runner.num_prompt_rows, 1 + kImageTokens + num_question_rows);
+  }
+}
+
 TEST(EngineLoop, AFollowUpAboutAPictureSkipsVisionAndItsPrefill) {
   Rig rig;
   ASSERT_TRUE(rig.run(ask("one", Picture(picture(3)))).ok());

@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "fovea/options.h"
@@ -102,6 +103,12 @@ class Engine {
   /// Forgets the cached beginnings and pictures that no request uses.
   void drop_caches();
 
+  /// The ids of a text, and the text of ids (those that stand for no text are skipped).
+  std::vector<std::int32_t> tokenize(std::string_view utf8) const;
+  std::string detokenize(std::span<const std::int32_t> ids) const;
+  /// The bytes that a token stands for; half a character, maybe. Empty for special and unknown ids.
+  std::string token_bytes(std::int32_t id) const;
+
   EngineStats stats() const;
   /// Counters and histograms as Prometheus text (format 0.0.4), in vLLM's names behind "fovea_".
   std::string metrics_text() const;
@@ -112,6 +119,17 @@ class Engine {
   explicit Engine(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
+
+/// What a model's files tell before its weights are read.
+struct ModelSummary {
+  std::string family;     ///< as in ModelInfo
+  std::string stored_as;  ///< the type of most of its weights: "f32", "bf16", "f16", "f8e4m3", ...
+  std::size_t checkpoint_bytes = 0;
+};
+/// Opens a model's files (as EngineOptions::model names them) and checks that they belong together,
+/// the tokenizer included; reads no weight, so it takes no time and no memory to speak of. Errors
+/// are those of Engine::create.
+Result<ModelSummary> inspect_model(const std::filesystem::path& path);
 
 /// What one backend found on this machine.
 struct DeviceReport {

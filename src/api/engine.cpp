@@ -10,7 +10,6 @@
 #include "backend/registry.h"
 #include "base/clock.h"
 #include "base/error.h"
-#include "base/json.h"
 #include "base/math.h"
 #include "base/thread_pool.h"
 #include "base/try.h"
@@ -23,7 +22,7 @@
 #include "io/tokenizer.h"
 #include "model/adapter.h"
 #include "model/model.h"
-#include "model/tokenizer_fit.h"
+#include "model_files.h"
 #include "skills/registry.h"
 
 namespace fovea {
@@ -36,14 +35,6 @@ constexpr int kMaxSequences = 1024;
 constexpr int kMaxAdapterSlots = 256;
 constexpr int kLeastMaxRank = 32;  // of adapter slots whose largest rank was not named
 constexpr std::size_t kMaxPages = std::size_t{1} << 24;
-constexpr std::size_t kMaxConfigBytes = std::size_t{1} << 20;
-
-Result<std::optional<json::value>> read_config(const std::filesystem::path& folder) {
-  const std::filesystem::path path = folder / "config.json";
-  if (!std::filesystem::exists(path)) return std::optional<json::value>{};
-  FOVEA_TRY(json::value document, json::parse_file(path, kMaxConfigBytes));
-  return std::optional<json::value>(std::move(document));
-}
 
 Result<DType> choose_storage(Precision precision, const Checkpoint& checkpoint) {
   switch (precision) {
@@ -118,14 +109,10 @@ class Engine::Impl {
     impl->compatibility_ = options.compatibility;
     FOVEA_TRY(impl->device_, create_device(options.device, {.num_threads = options.num_threads,
                                                             .cpu_isa = options.cpu_isa}));
-    FOVEA_TRY(const Checkpoint checkpoint, Checkpoint::open(options.model));
-    FOVEA_TRY(const auto config_json, read_config(checkpoint.folder()));
-    FOVEA_TRY(ModelConfig config,
-              resolve_config(checkpoint, config_json ? &*config_json : nullptr));
-    FOVEA_TRY(Tokenizer tokenizer, Tokenizer::load(checkpoint.folder()));
-    FOVEA_TRY_STATUS(check_tokenizer_fits(tokenizer, config));
-    impl->tokenizer_ = std::make_unique<const Tokenizer>(std::move(tokenizer));
-    FOVEA_TRY_STATUS(impl->load_model(checkpoint, std::move(config), options));
+    FOVEA_TRY(ModelFiles files, open_model(options.model));
+    const Checkpoint& checkpoint = files.checkpoint;
+    impl->tokenizer_ = std::make_unique<const Tokenizer>(std::move(files.tokenizer));
+    FOVEA_TRY_STATUS(impl->load_model(checkpoint, std::move(files.config), options));
     FOVEA_TRY_STATUS(impl->make_adapter_slots(options));
     FOVEA_TRY_STATUS(impl->open_image_store(checkpoint, options));
     FOVEA_TRY_STATUS(impl->start(options));
@@ -135,6 +122,7 @@ class Engine::Impl {
   }
 
   EngineLoop& loop() { return *loop_; }
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
   const ModelInfo& info() const { return info_; }
 
  private:
@@ -409,6 +397,22 @@ Status Engine::unload_adapter(const std::string& name) {
 }
 
 std::vector<AdapterInfo> Engine::adapters() const { return impl_->loop().adapters().list(); }
+
+std::vector<std::int32_t> Engine::tokenize(std::string_view utf8) const {
+  std::vector<std::int32_t> ids;
+  for (const TokenId id : impl_->tokenizer().encode(utf8)) ids.push_back(id.value());
+  return ids;
+}
+
+std::string Engine::detokenize(std::span<const std::int32_t> ids) const {
+  std::vector<TokenId> tokens;
+  for (const std::int32_t id : ids) tokens.emplace_back(id);
+  return impl_->tokenizer().decode(tokens);
+}
+
+std::string Engine::token_bytes(std::int32_t id) const {
+  return std::string(impl_->tokenizer().token_bytes(TokenId(id)));
+}
 
 void Engine::drop_caches() { impl_->loop().drop_caches(); }
 

@@ -470,7 +470,8 @@ class RandomOperations : public testing::TestWithParam<RandomCase> {
     ASSERT_EQ(cache_->num_nodes(), nodes);
     ASSERT_EQ(cache_->num_page_references(), references);
     live.locked = sequence.start_from_cache();
-    ASSERT_EQ(live.locked, expected(sequence.adapter(), sequence.keys(), most));
+    const int findable = expected(sequence.adapter(), sequence.keys(), most);
+    ASSERT_EQ(live.locked, findable == 1 ? 0 : findable);  // one position is not worth a copy
     ASSERT_EQ(static_cast<int>(sequence.pages().size()), ceil_div(live.locked, page_size_));
     num_found_ += live.locked;
     expect_contents(sequence);

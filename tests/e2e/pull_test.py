@@ -390,9 +390,11 @@ class Refusals(PullCase):
                      "a/model.safetensors"):
             self.hub.add(MOONDREAM2, {name: self.weights})
             self.assert_fails(self.pull(), "no safetensors")
-        index = {"weight_map": {"text.wte": "../../../evil.safetensors"}}
+        index = {"weight_map": {"text.wte": "\x1b[2J../../../evil.safetensors"}}
         self.hub.add(MOONDREAM2, {"model.safetensors.index.json": json.dumps(index).encode()})
-        self.assert_fails(self.pull(), "evil.safetensors")
+        finished = self.pull()
+        self.assert_fails(finished, "evil.safetensors")
+        self.assertNotIn("\x1b", finished.err)
         self.assertEqual(list(self.folder.rglob("*evil*")), [])
 
     def test_weights_of_another_form(self):

@@ -3,10 +3,12 @@
 #include <optional>
 #include <utility>
 
+#include "batch_command.h"
 #include "bench_serve.h"
 #include "model_path.h"
 #include "progress.h"
 #include "pull_command.h"
+#include "serve_command.h"
 #include "text_output.h"
 #include "wire/response_json.h"
 
@@ -19,8 +21,12 @@ int run(std::span<const std::string> args, Terminal terminal) {
   if (const auto* bench = std::get_if<BenchServeArgs>(&parsed)) {
     return run_bench_serve(*bench, terminal);
   }
+  if (const auto* batch = std::get_if<BatchArgs>(&parsed)) return run_batch(*batch, terminal);
   if (const auto* pull = std::get_if<PullArgs>(&parsed)) return run_pull(*pull, terminal);
   if (const auto* models = std::get_if<ModelsArgs>(&parsed)) return run_models(*models, terminal);
+  if (const auto* serve = std::get_if<std::shared_ptr<ServeArgs>>(&parsed)) {
+    return run_serve(**serve, terminal);
+  }
   const auto& text = std::get<PrintAndExit>(parsed);
   terminal.out << text.out;
   terminal.err << text.err;

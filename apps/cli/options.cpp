@@ -77,13 +77,13 @@ void add_model_options(CLI::App& app, ModelArgs& model) {
               [&options](int value) { options.num_threads = value; });
   add_integer(app, "--max-context", 1, "Positions of picture, prompt and answer together",
               [&options](int value) { options.max_context = value; });
-  add_repeatable(app, "--adapter", "NAME=PATH", "A LoRA adapter to answer with: safetensors",
+  add_repeatable(app, "--adapter", "NAME=PATH", "A LoRA adapter: safetensors",
                  [&options](const std::string& text) {
                    const std::size_t equals = text.find('=');
                    if (equals == 0 || equals == std::string::npos || equals + 1 == text.size()) {
                      return Status(usage("NAME=PATH is wanted"));
                    }
-                   options.adapters.assign(1, {text.substr(0, equals), text.substr(equals + 1)});
+                   options.adapters.emplace_back(text.substr(0, equals), text.substr(equals + 1));
                    return Status();
                  });
   add_repeatable(app, "--compat", "KEY=VALUE",

@@ -70,6 +70,12 @@ std::string Engine::metrics_text() const {
 
 const ModelInfo& Engine::info() const { return testing::fake_engine().info; }
 
+Result<ModelSummary> inspect_model(const std::filesystem::path& path) {
+  auto& fake = testing::fake_engine();
+  fake.inspected.push_back(path);
+  return fake.summary;
+}
+
 std::vector<DeviceReport> list_devices() {
   return {{"cpu", true, "2 threads, avx2"}, {"cuda", false, "not built in"}};
 }

@@ -15,7 +15,7 @@
 #include "batch_question.h"
 #include "files.h"
 #include "wire/coco_json.h"
-#include "wire/json_text.h"
+#include "wire/json_string.h"
 
 namespace fovea::cli {
 namespace {
@@ -205,7 +205,7 @@ Status check_exports(const BatchExport& what) {
   }
   if (args.yolo && status.ok()) status = check_target(*args.yolo, /*is_folder=*/true, may_replace);
   if (args.yolo && status.ok()) status = check_label_names(what.pictures);
-  // Copies keep their pictures' names: nothing of a batch is replaced by them (BatchSideFiles).
+  // Copies have a folder without pictures of the batch: BatchSideFiles sees to that.
   if (args.annotate && status.ok()) status = check_target(*args.annotate, /*is_folder=*/true, true);
   return status;
 }

@@ -9,7 +9,7 @@
 #include <variant>
 #include <vector>
 
-#include "json_text.h"
+#include "json_string.h"
 
 namespace fovea::wire {
 namespace {

@@ -1,4 +1,4 @@
-#include "json_text.h"
+#include "json_string.h"
 
 #include <boost/json.hpp>
 

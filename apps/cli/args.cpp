@@ -14,6 +14,8 @@
 
 #include "batch_options.h"
 #include "options.h"
+#include "pull_options.h"
+#include "serve_command.h"
 #include "values.h"
 
 namespace fovea::cli {
@@ -24,6 +26,9 @@ namespace {
 struct RawArgs {
   BenchServeArgs bench;
   RawBatchArgs batch;
+  PullArgs pull;
+  ModelsArgs models;
+  std::shared_ptr<ServeArgs> serve = std::make_shared<ServeArgs>();
   ModelArgs model;
   SamplingParams sampling;
   std::string picture;
@@ -215,6 +220,8 @@ SkillArgs make_skill_args(const std::string& command, RawArgs raw) {
   args.skill = make_skill(command, raw);
   args.model = std::move(raw.model);
   args.model.options.max_sequences = 1;  // these commands ask once
+  auto& adapters = args.model.options.adapters;
+  if (adapters.size() > 1) adapters.erase(adapters.begin(), adapters.end() - 1);
   args.model.options.image_cache_bytes = 0;
   args.model.options.keep_prefixes = false;
   args.sampling = std::move(raw.sampling);
@@ -291,6 +298,9 @@ ParsedArgs parse_args(std::span<const std::string> args) {
        {add_caption, add_query, add_detect, add_point, add_batch, add_info, add_bench}) {
     add(app, raw).group("Commands");
   }
+  add_pull(app, raw.pull).group("Commands");
+  add_models(app, raw.models).group("Commands");
+  add_serve(app, *raw.serve).group("Commands");
   app.footer(
       "Examples:\n"
       "  fovea caption photo.jpg --model ~/moondream2\n"
@@ -325,6 +335,9 @@ ParsedArgs parse_args(std::span<const std::string> args) {
     if (!batch.ok()) return usage_error(batch.error().message, command);
     return std::move(batch).value();
   }
+  if (command == "pull") return std::move(raw.pull);
+  if (command == "models") return std::move(raw.models);
+  if (command == "serve") return std::move(raw.serve);
   if (command == "info") {
     raw.model.options.max_sequences = 1;  // what it tells holds for the commands that ask once
     raw.model.options.keep_prefixes = false;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -12,6 +13,8 @@
 #include "fovea/request.h"
 #include "fovea/result.h"
 
+#include "pull_args.h"
+
 namespace fovea::cli {
 
 constexpr int kExitOk = 0;
@@ -20,8 +23,9 @@ constexpr int kExitUsage = 2;
 
 /// What a person said about the model and the machine.
 struct ModelArgs {
-  std::optional<std::string> model;  ///< a folder, a weights file, or "tiny"
-  EngineOptions options;             ///< everything but the resolved path
+  std::optional<std::string> model;  ///< a folder, a weights file, "tiny", or what was pulled
+  std::optional<std::string> models_dir;
+  EngineOptions options;  ///< everything but the resolved path
 };
 
 /// Where a request's picture comes from.
@@ -81,7 +85,10 @@ struct PrintAndExit {
   std::string err;
 };
 
-using ParsedArgs = std::variant<SkillArgs, InfoArgs, BenchServeArgs, BatchArgs, PrintAndExit>;
+struct ServeArgs;  // serve_args.h
+
+using ParsedArgs = std::variant<SkillArgs, InfoArgs, BenchServeArgs, BatchArgs, PullArgs,
+                                ModelsArgs, std::shared_ptr<ServeArgs>, PrintAndExit>;
 
 /// Reads the command line; `args` leaves out the program's own name.
 ParsedArgs parse_args(std::span<const std::string> args);

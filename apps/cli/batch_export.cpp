@@ -15,7 +15,7 @@
 #include "batch_question.h"
 #include "files.h"
 #include "wire/coco_json.h"
-#include "wire/json_string.h"
+#include "wire/json_text.h"
 
 namespace fovea::cli {
 namespace {

@@ -9,7 +9,7 @@
 #include <variant>
 #include <vector>
 
-#include "json_string.h"
+#include "json_text.h"
 
 namespace fovea::wire {
 namespace {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 
-#include "json_string.h"
+#include "json_text.h"
 
 namespace fovea::wire {
 void CocoWriter::add_image(std::string_view file_name, int width, int height,

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <boost/json/fwd.hpp>
 #include <span>
 #include <string>
 #include <string_view>
@@ -11,6 +12,9 @@
 namespace fovea::wire {
 
 enum class TokenIds { kLeaveOut, kList };
+
+/// The answer as the object of the Moondream HTTP protocol plus confidences and `usage`.
+boost::json::object response_object(const SkillRequest& skill, const Response& response);
 
 /// The answer as one line of JSON: the object of the Moondream HTTP protocol plus confidences and
 /// `usage`. Numbers have as many digits as it takes to read the same double back. No newline.

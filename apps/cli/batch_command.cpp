@@ -55,7 +55,10 @@ class BatchCommand {
     Result<BatchPictures> pictures = find_pictures(args_, terminal_.in);
     if (!pictures.ok()) return std::move(pictures).error();
     pictures_ = std::move(pictures).value();
-    Result<std::filesystem::path> model = find_model(args_.model.model, terminal_.executable);
+    Result<std::filesystem::path> model =
+        find_model(args_.model.model, {.executable = terminal_.executable,
+                                       .models_dir = args_.model.models_dir,
+                                       .environment = terminal_.environment});
     if (!model.ok()) return std::move(model).error();
     key_ = batch_key(args_, *model);
 

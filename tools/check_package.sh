@@ -10,7 +10,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 preset=${PRESET:-release}
 build=build/$preset
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+# --one-file-system: if /proc stays mounted, it is left alone.
+trap 'umount "$work/root/proc" 2>/dev/null || true; rm -rf --one-file-system "$work"' EXIT
 say() { printf '== %s\n' "$*"; }
 
 say "the package"
@@ -34,6 +35,7 @@ fi
 for path in /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources /etc/apt/apt.conf.d /etc/resolv.conf /etc/hosts; do
   if [ -e "$path" ]; then mkdir -p "$work/root$(dirname "$path")" && cp -rL "$path" "$work/root$(dirname "$path")/"; fi
 done
+mount -t proc proc "$work/root/proc"
 cp "$package" "$work/root/fovea.deb"
 cp assets/harbour.png "$work/root/picture.png"
 inside() { chroot "$work/root" env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 "$@"; }

@@ -98,7 +98,7 @@ void add_output_options(CLI::App& sub, RawBatchArgs& raw) {
   }
 }
 
-void add_engine_options(CLI::App& sub, RawBatchArgs& raw) {
+void add_run_options(CLI::App& sub, RawBatchArgs& raw) {
   EngineOptions& options = raw.args.model.options;
   add_model_options(sub, raw.args.model);
   add_integer(sub, "--max-sequences", 1, "Answers generated at once; 16 when not given",
@@ -203,7 +203,7 @@ CLI::App& add_batch_command(CLI::App& app, RawBatchArgs& raw) {
   add_picture_options(sub, raw);
   add_question_options(sub, raw);
   add_output_options(sub, raw);
-  add_engine_options(sub, raw);
+  add_run_options(sub, raw);
   add_sampling_options(sub, raw.args.sampling);
   add_stop_option(sub, raw.args.sampling);
   sub.footer(

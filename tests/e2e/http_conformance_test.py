@@ -5,9 +5,12 @@ import base64
 import json
 import re
 import unittest
+from pathlib import Path
 
 import program
 from server_process import Server, data_uri, post_bytes, read_all
+
+BOARD = Path(__file__).resolve().parents[2] / "docs" / "grafana.json"
 
 
 class Checklist(unittest.TestCase):
@@ -228,6 +231,14 @@ class Checklist(unittest.TestCase):
             self.assertTrue(line.startswith(("# HELP ", "# TYPE ")) or sample.match(line), line)
         self.assertEqual(self.server.get("/health").json()["status"], "ok")
         self.assertRegex(self.server.get("/version").json()["version"], r"^\d+\.\d+\.\d+$")
+
+    def test_13_the_grafana_board_shows_metrics_that_exist(self):
+        text = self.server.get("/metrics").body.decode()
+        board = BOARD.read_text()
+        names = set(re.findall(r"\bfovea_\w+", board))
+        self.assertGreater(len(names), 10)
+        for name in names:
+            self.assertRegex(text, rf"(?m)^{name}\b")
 
     # 14
     def test_14_a_picture_sent_twice_is_reused_and_answers_are_equal(self):

@@ -27,7 +27,7 @@ SUFFIXES = {".h", ".cpp", ".cu", ".mm", ".inc"}
 SYSTEM = re.compile(
     r"^(sys/.*|linux/.*|netinet/.*|arpa/.*|asm/.*"
     r"|(unistd|fcntl|signal|sched|pthread|dlfcn|dirent|errno|poll|termios|spawn|cpuid|immintrin|arm_neon"
-    r"|arm_bf16|stddef|stdint|stdio|stdlib|string|math|limits|setjmp)\.h)$"
+    r"|arm_bf16|glob|stddef|stdint|stdio|stdlib|string|math|limits|setjmp)\.h)$"
 )
 
 

@@ -12,7 +12,9 @@
 
 #include "fovea/engine.h"
 
+#include "batch_options.h"
 #include "options.h"
+#include "pull_options.h"
 #include "serve_command.h"
 #include "values.h"
 
@@ -23,6 +25,9 @@ namespace {
 // one place says what is accepted ("0x10", "1e3" or "nan" for --threads are not).
 struct RawArgs {
   BenchServeArgs bench;
+  RawBatchArgs batch;
+  PullArgs pull;
+  ModelsArgs models;
   std::shared_ptr<ServeArgs> serve = std::make_shared<ServeArgs>();
   ModelArgs model;
   SamplingParams sampling;
@@ -259,6 +264,8 @@ CLI::App& add_bench(CLI::App& app, RawArgs& raw) {
   return bench;
 }
 
+CLI::App& add_batch(CLI::App& app, RawArgs& raw) { return add_batch_command(app, raw.batch); }
+
 bool has_command(const CLI::App& app, const std::string& name) {
   const auto commands = app.get_subcommands([](const CLI::App*) { return true; });
   return std::any_of(commands.begin(), commands.end(),
@@ -287,9 +294,12 @@ ParsedArgs parse_args(std::span<const std::string> args) {
   formatter->label("Positionals", "Arguments");
   formatter->label("SUBCOMMAND", "COMMAND ...");
   app.formatter(formatter);  // commands added from here on take it over
-  for (const auto add : {add_caption, add_query, add_detect, add_point, add_info, add_bench}) {
+  for (const auto add :
+       {add_caption, add_query, add_detect, add_point, add_batch, add_info, add_bench}) {
     add(app, raw).group("Commands");
   }
+  add_pull(app, raw.pull).group("Commands");
+  add_models(app, raw.models).group("Commands");
   add_serve(app, *raw.serve).group("Commands");
   app.footer(
       "Examples:\n"
@@ -320,6 +330,13 @@ ParsedArgs parse_args(std::span<const std::string> args) {
     raw.bench.model = std::move(raw.model);
     return std::move(raw.bench);
   }
+  if (command == "batch") {
+    Result<BatchArgs> batch = make_batch_args(std::move(raw.batch));
+    if (!batch.ok()) return usage_error(batch.error().message, command);
+    return std::move(batch).value();
+  }
+  if (command == "pull") return std::move(raw.pull);
+  if (command == "models") return std::move(raw.models);
   if (command == "serve") return std::move(raw.serve);
   if (command == "info") {
     raw.model.options.max_sequences = 1;  // what it tells holds for the commands that ask once

@@ -3,9 +3,11 @@
 #include <optional>
 #include <utility>
 
+#include "batch_command.h"
 #include "bench_serve.h"
 #include "model_path.h"
 #include "progress.h"
+#include "pull_command.h"
 #include "serve_command.h"
 #include "text_output.h"
 #include "wire/response_json.h"
@@ -19,6 +21,9 @@ int run(std::span<const std::string> args, Terminal terminal) {
   if (const auto* bench = std::get_if<BenchServeArgs>(&parsed)) {
     return run_bench_serve(*bench, terminal);
   }
+  if (const auto* batch = std::get_if<BatchArgs>(&parsed)) return run_batch(*batch, terminal);
+  if (const auto* pull = std::get_if<PullArgs>(&parsed)) return run_pull(*pull, terminal);
+  if (const auto* models = std::get_if<ModelsArgs>(&parsed)) return run_models(*models, terminal);
   if (const auto* serve = std::get_if<std::shared_ptr<ServeArgs>>(&parsed)) {
     return run_serve(**serve, terminal);
   }
@@ -29,8 +34,14 @@ int run(std::span<const std::string> args, Terminal terminal) {
   return text.exit_code == kExitOk ? written : text.exit_code;
 }
 
+Result<std::filesystem::path> find_model(const ModelArgs& args, const Terminal& terminal) {
+  return find_model(args.model, {.executable = terminal.executable,
+                                 .models_dir = args.models_dir,
+                                 .environment = terminal.environment});
+}
+
 Result<std::unique_ptr<Engine>> load_engine(const ModelArgs& args, Terminal& terminal) {
-  Result<std::filesystem::path> model = find_model(args.model, terminal.executable);
+  Result<std::filesystem::path> model = find_model(args, terminal);
   if (!model.ok()) return std::move(model).error();
   EngineOptions options = args.options;
   options.model = std::move(model).value();

@@ -10,6 +10,7 @@
 #include "fovea/engine.h"
 
 #include "args.h"
+#include "models_folder.h"
 
 namespace fovea::cli {
 
@@ -20,6 +21,7 @@ struct Terminal {
   std::ostream& err;
   bool err_is_terminal = false;      ///< a person watches: progress may be shown
   std::filesystem::path executable;  ///< the program's own path
+  Environment environment{};
 };
 
 /// Runs the program and returns its exit code. `args` leaves out the program's own name.
@@ -29,6 +31,9 @@ int run(std::span<const std::string> args, Terminal terminal);
 int run_skill(const SkillArgs& args, Terminal& terminal);
 
 int run_info(const InfoArgs& args, Terminal& terminal);
+
+/// The path of the model that the arguments name.
+Result<std::filesystem::path> find_model(const ModelArgs& args, const Terminal& terminal);
 
 /// Loads the model that the arguments name, with a progress line where a person watches.
 Result<std::unique_ptr<Engine>> load_engine(const ModelArgs& args, Terminal& terminal);

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <limits>
 
+#include "pull_options.h"
 #include "values.h"
 
 namespace fovea::cli {
@@ -54,14 +55,16 @@ CLI::Option* add_real(CLI::App& app, const std::string& name, const std::string&
 
 void add_model_options(CLI::App& app, ModelArgs& model) {
   EngineOptions& options = model.options;
-  add_value(app, "-m,--model", "DIR",
-            "Folder with the weights and the tokenizer, or the weights file",
+  add_value(app, "-m,--model", "MODEL",
+            "A pulled model (fovea models lists them), a folder with weights and tokenizer, or the "
+            "weights file",
             [&model](const std::string& text) {
               if (text.empty()) return Status(usage("the folder's name is empty"));
               model.model = text;
               return Status();
             })
       ->group("Model and machine");
+  add_models_dir_option(app, model.models_dir);
   app.add_option("--device", options.device, "auto, cpu (fovea info lists what there is)")
       ->option_text("NAME")
       ->group("Model and machine");
@@ -88,7 +91,7 @@ void add_model_options(CLI::App& app, ModelArgs& model) {
                  [&options](const std::string& text) {
                    return apply_compatibility(text, options.compatibility);
                  });
-  for (const char* name : {"--threads", "--max-context", "--adapter", "--compat"}) {
+  for (const char* name : {"--models-dir", "--threads", "--max-context", "--adapter", "--compat"}) {
     app.get_option(name)->group("Model and machine");
   }
 }

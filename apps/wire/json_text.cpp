@@ -80,6 +80,8 @@ std::string print(const json::value& value, Charset charset) {
   return charset == Charset::kAscii ? escape_non_ascii(out) : out;
 }
 
+std::string json_string(std::string_view text) { return json::serialize(json::string(text)); }
+
 std::string escape_non_ascii(std::string_view json) {
   std::string out;
   out.reserve(json.size());

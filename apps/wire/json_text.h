@@ -6,6 +6,9 @@
 
 namespace fovea::wire {
 
+/// The text as a JSON string, quotes included. It must be UTF-8.
+std::string json_string(std::string_view text);
+
 enum class Charset {
   kUtf8,
   kAscii,  ///< everything else as \uXXXX: for readers that may split a character between packets

@@ -1,15 +1,15 @@
 #include "engine/engine_loop.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <exception>
+#include <condition_variable>
 #include <limits>
-#include <new>
+#include <mutex>
 
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/guard.h"
 #include "base/try.h"
 
 namespace fovea {
@@ -17,45 +17,12 @@ namespace {
 
 constexpr double kPriorityStepMs = 1000;
 constexpr double kCostMemory = 0.9;  // of the old estimate, when a new measurement comes in
-constexpr int kPictureWorkers = 2;
-
-// The skills' defaults: words are drawn a little warm, coordinates greedily.
-Sampling resolve_sampling(const Request& request) {
-  const bool words = std::holds_alternative<CaptionRequest>(request.skill) ||
-                     std::holds_alternative<QueryRequest>(request.skill);
-  const SamplingParams& params = request.sampling;
-  Sampling sampling;
-  sampling.temperature = params.temperature.value_or(words ? 0.2f : 0.0f);
-  sampling.top_p = params.top_p.value_or(words ? 0.9f : 1.0f);
-  sampling.top_k = params.top_k.value_or(0);
-  sampling.min_p = params.min_p.value_or(0.0f);
-  sampling.seed = params.seed;
-  sampling.repetition_penalty = params.repetition_penalty;
-  sampling.presence_penalty = params.presence_penalty;
-  sampling.frequency_penalty = params.frequency_penalty;
-  const std::map<std::int32_t, float> biases(params.logit_bias.begin(), params.logit_bias.end());
-  for (const auto& [id, bias] : biases) sampling.logit_bias.emplace_back(id, bias);
-  sampling.num_top_logprobs = params.top_logprobs.value_or(-1);
-  return sampling;
-}
 
 void learn(double& estimate, double measured) {
   estimate = estimate == 0 ? measured : kCostMemory * estimate + (1 - kCostMemory) * measured;
 }
 
-// Runs what may throw (memory that is not there, a library) and makes an error of it.
-template <class T, class Body>
-Result<T> guarded(Body&& body) {
-  try {
-    return body();
-  } catch (const std::bad_alloc&) {
-    return error(ErrorCode::kResourceExhausted, "out of memory");
-  } catch (const std::exception& exception) {
-    return error(ErrorCode::kInternal, "{}", exception.what());
-  }
-}
-
-Error cancelled() { return error(ErrorCode::kCancelled, "the caller stopped the request"); }
+Error cancelled() noexcept { return say(ErrorCode::kCancelled, "the caller stopped the request"); }
 
 }  // namespace
 
@@ -63,69 +30,71 @@ Error cancelled() { return error(ErrorCode::kCancelled, "the caller stopped the 
 struct EngineLoop::Active {
   std::uint64_t id = 0;
   Request request;
-  Callbacks callbacks;
+  std::shared_ptr<const Callbacks> callbacks;
   std::unique_ptr<SkillState> skill;
   Prompt prompt;  // until the sequence is made of it
   Generation generation;
   Response response;
+  std::unique_ptr<Delivery::Message> last_message;  // ready from the beginning
 
-  std::int32_t adapter = kNoAdapter;
+  AdapterUse adapter;
   std::vector<TokenId> suppressed;  // of the next token, when the rule's own are not all
-  bool in_preparation = false;      // counts in num_in_preparation_
-  std::shared_ptr<const Image> pixels;
-  ImageIdentity identity{};
-  bool image_cached = false;
-  bool waits_for_picture = false;  // listed in pictures_
+  std::optional<RuleAhead> guess;   // that a row in flight runs ahead on
 
-  std::chrono::system_clock::time_point received = std::chrono::system_clock::now();
   // On now_ms()'s clock; 0 = not yet.
-  double submitted_ms = 0, lined_up_ms = 0, admitted_ms = 0, first_token_ms = 0, last_token_ms = 0;
+  double submitted_ms = 0, admitted_ms = 0, first_token_ms = 0, last_token_ms = 0;
 
   double place_ms() const { return submitted_ms - request.priority * kPriorityStepMs; }
 };
 
-/// A picture between its identification and its embeddings, and who waits for it.
-struct EngineLoop::PictureInWork {
-  std::shared_ptr<PictureJob> job;  // null while it is being cut up
-  double cut_ms = 0;
-  std::vector<std::uint64_t> waiting;
-};
-
 EngineLoop::EngineLoop(StepRunner& runner, PageAllocator& pages, const ModelFacts& model,
-                       SkillFactory skills, const LoopOptions& options)
+                       SkillFactory skills, const LoopOptions& options, AdapterStore* adapters)
     : runner_(runner),
       pages_(pages),
       model_(model),
       skills_(std::move(skills)),
       options_(options),
       cache_(pages, model.page_size),
-      images_(options.image_cache_bytes),
-      scheduler_(options.scheduler, pages, cache_),
-      identifier_(options.picture_limits, model.crops),
-      picture_pool_(options.picture_threads),
-      delivery_(std::make_unique<TaskQueue>(1)),
-      picture_workers_(std::make_unique<TaskQueue>(kPictureWorkers)) {
+      adapters_(adapters, inbox_, metrics_,
+                {.failed = [this](const AdapterEntry& adapter,
+                                  const Error& failure) { fail_all_with(adapter, failure); },
+                 .forgotten = [this](std::int32_t id) { cache_.drop(id); }}),
+      scheduler_(options.scheduler, pages, cache_, adapters_.residency()),
+      delivery_(options.log, [this](std::uint64_t id) { cancel(id); }) {
+  pictures_.emplace(
+      runner, scheduler_, cache_, inbox_, metrics_,
+      PicturePipeline::Options{
+          .limits = options.picture_limits,
+          .crops = model.crops,
+          .bos = model.bos,
+          .image_tokens = model.image_tokens,
+          .max_in_preparation = options.scheduler.max_sequences + 2 * PicturePipeline::kNumWorkers,
+          .num_threads = options.picture_threads,
+          .cache_bytes = options.image_cache_bytes,
+          .store = options.image_store},
+      PicturePipeline::Events{
+          .ready = [this](std::uint64_t id, const ReadyPicture& picture) { line_up(id, picture); },
+          .failed = [this](std::uint64_t id,
+                           const Error& failure) { fail(id, copy_of(failure)); }});
+  left_.reserve(static_cast<std::size_t>(options.scheduler.max_sequences));
+  in_flight_.reserve(static_cast<std::size_t>(runner.depth()));
   update_gauges();
   thread_ = std::thread([this] { run(); });
 }
 
 EngineLoop::~EngineLoop() {
-  {
-    const std::lock_guard lock(mutex_);
-    stopping_ = true;
-  }
-  wake_.notify_one();
+  inbox_.close();
   thread_.join();
-  picture_workers_.reset();  // what they post is never run
-  delivery_.reset();         // everybody has been told
-  inbox_.clear();
-  requests_.clear();
-  leaving_.clear();
+  pictures_.reset();  // what the workers still send is never run
 }
 
 // ---- callers' threads
 
 Result<std::uint64_t> EngineLoop::submit(Request request, Callbacks callbacks) {
+  return guarded<std::uint64_t>([&] { return line_up_at_door(request, callbacks); });
+}
+
+Result<std::uint64_t> EngineLoop::line_up_at_door(Request& request, Callbacks& callbacks) {
   Result<Validated> validated = validate(request);
   if (!validated.ok()) {
     metrics_.count_rejection(Rejection::kInvalid);
@@ -146,21 +115,21 @@ Result<std::uint64_t> EngineLoop::submit(Request request, Callbacks callbacks) {
                  prompt_len, wanted, left + prompt_len);
   }
   const int inside = num_inside_.fetch_add(1);
+  Place place{&num_inside_};  // given back unless the request gets in
   if (inside >= options_.max_queue) {
-    --num_inside_;
     metrics_.count_rejection(Rejection::kQueueFull);
     const double busy_s = service_ms_ / 1000 * inside / options_.scheduler.max_sequences;
     return error(ErrorCode::kOverloaded,
                  "{} requests are in the engine already (max_queue {}); try again in {} s", inside,
                  options_.max_queue, static_cast<int>(std::ceil(std::max(1.0, busy_s))));
   }
-  auto active = std::make_shared<std::unique_ptr<Active>>(std::make_unique<Active>());
-  Active& a = **active;
+  auto owner = std::make_shared<std::unique_ptr<Active>>(std::make_unique<Active>());
+  Active& a = **owner;
   a.id = next_id_.fetch_add(1);
   a.request = std::move(request);
-  a.callbacks = std::move(callbacks);
+  a.callbacks = std::make_shared<const Callbacks>(std::move(callbacks));
   a.skill = std::move(skill);
-  a.adapter = adapter;
+  a.adapter = std::move(adapter);
   a.submitted_ms = now_ms();
   a.response.usage.prompt_tokens = prompt_len;
   a.response.finish_reason = FinishReason::kLength;
@@ -168,27 +137,42 @@ Result<std::uint64_t> EngineLoop::submit(Request request, Callbacks callbacks) {
               .picture = {},  // known when it has been decoded
               .image_tokens = image_tokens,
               .tokens = a.skill->prompt(),
-              .adapter = adapter};
+              .adapter = a.adapter.id()};
   Generation& generation = a.generation;
+  generation.adapter = a.adapter.entry();
   generation.sampling = resolve_sampling(a.request);
   generation.order = static_cast<std::int64_t>(a.id);
   generation.place_ms = a.place_ms();
   generation.deadline_ms = a.request.deadline_ms ? a.submitted_ms + *a.request.deadline_ms : 0;
   generation.max_new_tokens = std::min(wanted, left);
+  a.last_message = std::make_unique<Delivery::Message>();
+  Delivery::Message& message = *a.last_message;
+  message.id = a.id;
+  message.callbacks = a.callbacks;
+  message.record.received = std::chrono::system_clock::now();
+  message.record.skill = skill_name(a.request.skill);
+  message.record.adapter = a.request.adapter;
+  // All that its end will need is made here, where there being no memory for it is the caller's to
+  // hear: the place among the requests, the last message, the letter that cancels it.
   const std::uint64_t id = a.id;
-  post([this, active] { start(std::move(*active)); });
+  Requests alone;
+  alone.emplace(id, std::move(*owner));
+  const auto entry = std::make_shared<Requests::node_type>(alone.extract(id));
+  const auto start_letter =
+      std::make_shared<Inbox::Letter>([this, entry] { start(std::move(*entry)); });
+  const auto cancel_letter = std::make_shared<Inbox::Letter>([this, id] { fail(id, cancelled()); });
+  {
+    const std::lock_guard lock(cancels_mutex_);
+    cancels_.emplace(id, cancel_letter);
+  }
+  place.inside = nullptr;
+  inbox_.send(start_letter);
   return id;
 }
 
 Result<EngineLoop::Validated> EngineLoop::validate(const Request& request) const {
   Validated validated;
-  if (!request.adapter.empty()) {
-    const auto found = std::ranges::find(options_.adapters, request.adapter);
-    if (found == options_.adapters.end()) {
-      return error(ErrorCode::kNotFound, "there is no adapter named {}", request.adapter);
-    }
-    validated.adapter = static_cast<std::int32_t>(found - options_.adapters.begin());
-  }
+  FOVEA_TRY(validated.adapter, adapters_.find(request.adapter));
   for (const auto& [id, bias] : request.sampling.logit_bias) {
     if (id < 0 || id >= model_.vocab_size) {
       return invalid_argument("logit_bias: id {} must lie in 0..{}", id, model_.vocab_size - 1);
@@ -198,21 +182,26 @@ Result<EngineLoop::Validated> EngineLoop::validate(const Request& request) const
   return validated;
 }
 
-void EngineLoop::cancel(std::uint64_t id) {
-  post([this, id] {
-    if (const auto found = requests_.find(id); found != requests_.end()) {
-      finish(*found->second, cancelled());
+void EngineLoop::cancel(std::uint64_t id) noexcept {
+  Inbox::LetterPtr letter;
+  {
+    const std::lock_guard lock(cancels_mutex_);
+    if (const auto found = cancels_.find(id); found != cancels_.end()) {
+      letter = std::move(found->second);
+      cancels_.erase(found);
     }
-  });
+  }
+  if (letter != nullptr) inbox_.send(std::move(letter));
 }
 
 void EngineLoop::drop_caches() {
   std::mutex mutex;
   std::condition_variable done;
   bool is_done = false;
-  post([&] {
-    cache_.evict(std::numeric_limits<int>::max());
-    images_.clear();
+  inbox_.post([&] {
+    while (!in_flight_.empty()) collect();  // requests that have ended may still be in there
+    cache_.clear();
+    pictures_->clear_cache();
     update_gauges();
     const std::lock_guard lock(mutex);
     is_done = true;
@@ -249,258 +238,104 @@ EngineStats EngineLoop::stats() const {
   return stats;
 }
 
-void EngineLoop::post(Deferred task) {
-  {
-    const std::lock_guard lock(mutex_);
-    inbox_.push_back(std::move(task));
-  }
-  wake_.notify_one();
-}
-
 // ---- the engine thread
 
 void EngineLoop::run() {
   while (drain_inbox()) step();
   drain_inbox();  // what came in before the end was announced
   while (!in_flight_.empty()) collect();
-  while (!requests_.empty()) finish(*requests_.begin()->second, cancelled());
+  while (!requests_.empty()) fail(requests_.begin()->first, cancelled());
 }
 
 // Runs what others asked for; waits for it when there is nothing else to do. False at the end.
 bool EngineLoop::drain_inbox() {
-  std::deque<Deferred> tasks;
-  {
-    std::unique_lock lock(mutex_);
-    const auto something = [this] { return stopping_ || !inbox_.empty(); };
-    const bool may_plan = scheduler_.num_running() + scheduler_.num_waiting() > 0 ||
-                          scheduler_.num_queued_crops() > 0 || !in_flight_.empty();
-    if (!may_plan || idle_) {
-      // A step that found nothing to do is worth repeating when a vision batch has waited enough or
-      // a deadline passes; everything else comes through the inbox.
-      double wakeup_ms = scheduler_.next_wakeup_ms();
-      if (!deadlines_.empty()) wakeup_ms = std::min(wakeup_ms, deadlines_.begin()->first);
-      if (std::isinf(wakeup_ms)) {
-        wake_.wait(lock, something);
-      } else {
-        wake_.wait_for(
-            lock, std::chrono::duration<double, std::milli>(std::max(0.0, wakeup_ms - now_ms())),
-            something);
-      }
-    }
-    tasks.swap(inbox_);
+  const bool may_plan = scheduler_.num_running() + scheduler_.num_waiting() > 0 ||
+                        scheduler_.num_queued_crops() > 0 || !in_flight_.empty();
+  if (!may_plan || idle_) {
+    // A step that found nothing to do is worth repeating when a vision batch has waited enough or a
+    // deadline passes; everything else comes through the inbox.
+    double wakeup_ms = scheduler_.next_wakeup_ms();
+    if (!deadlines_.empty()) wakeup_ms = std::min(wakeup_ms, deadlines_.begin()->first);
+    inbox_.wait(wakeup_ms);
   }
-  for (Deferred& task : tasks) task();
-  const std::lock_guard lock(mutex_);
-  return !stopping_;
+  // Tasks keep their faults with the requests they are for; what comes out of one concerns nobody.
+  while (const Inbox::LetterPtr letter = inbox_.take()) (void)guarded(letter->task);
+  return !inbox_.is_closed();
 }
 
 void EngineLoop::step() {
   expire(now_ms());
-  start_pictures();
+  pictures_->start();
   idle_ = true;
-  if (static_cast<int>(in_flight_.size()) < runner_.depth()) {
-    const double planned_ms = now_ms();
-    StepPlan plan = scheduler_.plan(planned_ms, costs_, num_in_preparation_ > 0);
-    for (Generation* generation : scheduler_.take_hopeless()) {
-      finish(active_of(*generation),
-             error(ErrorCode::kDeadlineExceeded, "the deadline cannot be met any more"));
-    }
-    for (Generation* generation : scheduler_.take_homeless()) {
-      // Its picture was cached when it was lined up, and evicted before its turn.
-      find_or_encode(active_of(*generation));
-      idle_ = false;
-    }
-    if (!plan.empty()) {
-      idle_ = false;
-      note_admissions(plan);
-      launch(std::move(plan));
-    }
-  }
-  if (!in_flight_.empty() && (idle_ || static_cast<int>(in_flight_.size()) >= runner_.depth())) {
+  if (in_flight_.size() < static_cast<std::size_t>(runner_.depth())) plan_and_launch();
+  if (!in_flight_.empty() &&
+      (idle_ || in_flight_.size() >= static_cast<std::size_t>(runner_.depth()))) {
     idle_ = false;
     collect();
   }
+  adapters_.advance();
   update_gauges();
+}
+
+void EngineLoop::plan_and_launch() {
+  Result<StepPlan> planned = guarded<StepPlan>([&]() -> Result<StepPlan> {
+    return scheduler_.plan(now_ms(), costs_, pictures_->is_preparing());
+  });
+  if (!planned.ok()) {
+    // Not even a plan can be written down: the newest request gives back what it has.
+    if (!requests_.empty()) fail(requests_.rbegin()->first, copy_of(planned.error()));
+    idle_ = false;
+    return;
+  }
+  for (Generation* generation : scheduler_.failed()) {
+    fail(static_cast<std::uint64_t>(generation->order), out_of_memory());
+    idle_ = false;
+  }
+  for (Generation* generation : scheduler_.take_hopeless()) {
+    fail(static_cast<std::uint64_t>(generation->order),
+         say(ErrorCode::kDeadlineExceeded, "the deadline cannot be met any more"));
+  }
+  for (Generation* generation : scheduler_.take_homeless()) {
+    // Its picture was cached when it was lined up, and evicted before its turn.
+    pictures_->find_again(static_cast<std::uint64_t>(generation->order));
+    idle_ = false;
+  }
+  if (planned->empty()) return;
+  idle_ = false;
+  note_admissions(*planned);
+  launch(std::move(*planned));
 }
 
 EngineLoop::Active& EngineLoop::active_of(const Generation& generation) {
   return *requests_.at(static_cast<std::uint64_t>(generation.order));
 }
 
-void EngineLoop::start(std::unique_ptr<Active> active) {
-  Active& a = *active;
-  requests_.emplace(a.id, std::move(active));
-  if (a.generation.deadline_ms > 0) deadlines_.emplace(a.generation.deadline_ms, a.id);
-  if (a.request.picture) {
-    unprepared_.emplace(a.place_ms(), a.id);
-  } else {
-    line_up(a, nullptr);
-  }
-}
-
-// Pictures are decoded a little ahead of the requests that run, and no further: pixels are large.
-void EngineLoop::start_pictures() {
-  const int limit = options_.scheduler.max_sequences + 2 * kPictureWorkers;
-  while (num_in_preparation_ < limit && !unprepared_.empty()) {
-    const std::uint64_t id = unprepared_.begin()->second;
-    unprepared_.erase(unprepared_.begin());
-    Active& active = *requests_.at(id);
-    active.in_preparation = true;
-    ++num_in_preparation_;
-    picture_workers_->post(
-        [this, id, picture = *active.request.picture, exif = active.request.apply_exif] {
-          auto result = std::make_shared<Result<IdentifiedPicture>>(
-              guarded<IdentifiedPicture>([&] { return identifier_.identify(picture, exif); }));
-          post([this, id, result] { identified(id, std::move(*result)); });
-        });
-  }
-}
-
-void EngineLoop::identified(std::uint64_t id, Result<IdentifiedPicture> result) {
-  const auto found = requests_.find(id);
-  if (found == requests_.end()) return;  // cancelled meanwhile
-  Active& active = *found->second;
-  if (!result.ok()) return finish(active, std::move(result).error());
-  active.identity = result->identity;
-  active.pixels = std::move(result->pixels);
-  active.response.usage.picture_ms += result->worked_ms;
-  active.prompt.picture = active.identity;
-  find_or_encode(active);
-}
-
-// The picture's keys and values, its embeddings, somebody else's work on it, or our own: the first
-// of these that there is.
-void EngineLoop::find_or_encode(Active& active) {
-  if (std::shared_ptr<const EncodedImage> image = images_.find(active.identity)) {
-    metrics_.image_cache_hits.add();
-    active.image_cached = true;
-    return line_up(active, std::move(image));
-  }
-  const PrefixKey key = PrefixKey::of_picture(model_.bos, active.identity, model_.image_tokens);
-  if (cache_.peek(active.adapter, {&key, 1}) == key.span) {
-    active.image_cached = true;
-    return line_up(active, nullptr);
-  }
-  metrics_.image_cache_misses.add();
-  active.waits_for_picture = true;
-  const auto [entry, is_new] = pictures_.try_emplace(active.identity);
-  entry->second.waiting.push_back(active.id);
-  if (is_new) {
-    load_or_cut(active.identity, std::move(active.pixels), *active.request.picture,
-                active.request.apply_exif, options_.image_store.has_value());
-  }
-  active.pixels.reset();
-}
-
-// On a picture worker: the embeddings from the disk, or the crops to make them of.
-void EngineLoop::load_or_cut(const ImageIdentity& identity, std::shared_ptr<const Image> pixels,
-                             Picture picture, bool apply_exif, bool try_store) {
-  picture_workers_->post([this, identity, pixels = std::move(pixels), picture = std::move(picture),
-                          apply_exif, try_store] {
-    if (try_store) {
-      if (std::optional<HostEmbeddings> stored = options_.image_store->load(identity)) {
-        const auto embeddings = std::make_shared<const HostEmbeddings>(std::move(*stored));
-        post([this, identity, embeddings, pixels, picture, apply_exif] {
-          loaded(identity, *embeddings, [this, identity, pixels, picture, apply_exif] {
-            load_or_cut(identity, pixels, picture, apply_exif, false);
-          });
-        });
-        return;
-      }
+void EngineLoop::start(Requests::node_type entry) noexcept {
+  Active& a = *entry.mapped();
+  requests_.insert(std::move(entry));
+  const Status started = guarded([&] {
+    if (a.generation.deadline_ms > 0) deadlines_.emplace(a.generation.deadline_ms, a.id);
+    if (a.request.picture) {
+      pictures_->add(a.id, a.place_ms(), a.request, a.adapter.id());
+    } else {
+      line_up(a.id, {});
     }
-    const double started_ms = now_ms();
-    auto crops = std::make_shared<Result<Crops>>(guarded<Crops>([&]() -> Result<Crops> {
-      std::shared_ptr<const Image> decoded = pixels;
-      if (decoded == nullptr) {
-        FOVEA_TRY(decoded, identifier_.pixels(picture, apply_exif));
-      }
-      return make_crops(*decoded, model_.crops, picture_pool_);
-    }));
-    const double worked_ms = now_ms() - started_ms;
-    post([this, identity, crops, worked_ms] { cropped(identity, std::move(*crops), worked_ms); });
   });
+  if (!started.ok()) fail(a.id, copy_of(started.error()));
 }
 
-void EngineLoop::loaded(const ImageIdentity& identity, const HostEmbeddings& embeddings,
-                        const std::function<void()>& otherwise) {
-  const auto found = pictures_.find(identity);
-  if (found == pictures_.end()) return;
-  const Result<std::shared_ptr<const EncodedImage>> image = runner_.upload(identity, embeddings);
-  if (!image.ok()) return otherwise();
-  for (const std::uint64_t id : found->second.waiting) requests_.at(id)->image_cached = true;
-  image_is_ready(*image, 0);
-}
-
-void EngineLoop::cropped(const ImageIdentity& identity, Result<Crops> crops, double worked_ms) {
-  const auto found = pictures_.find(identity);
-  if (found == pictures_.end()) return;
-  PictureInWork& picture = found->second;
-  if (!crops.ok()) {
-    const std::vector<std::uint64_t> waiting = std::move(picture.waiting);
-    pictures_.erase(found);
-    for (const std::uint64_t id : waiting) {
-      requests_.at(id)->waits_for_picture = false;
-      finish(*requests_.at(id), crops.error());
-    }
-    return;
-  }
-  if (picture.waiting.empty()) {  // all of them were cancelled
-    pictures_.erase(found);
-    return;
-  }
-  for (const std::uint64_t id : picture.waiting) {
-    requests_.at(id)->response.usage.picture_ms += worked_ms;
-  }
-  picture.job = std::make_shared<PictureJob>();
-  picture.job->identity = identity;
-  picture.job->crops = std::move(crops).value();
-  picture.job->queued_ms = picture.cut_ms = now_ms();
-  scheduler_.add_picture(picture.job);
-}
-
-void EngineLoop::pictures_done(const StepPlan& plan, double done_ms) {
-  for (const PlannedCrops& crops : plan.crops) {
-    num_crops_ += crops.count;
-    const auto found = pictures_.find(crops.picture->identity);
-    if (!crops.is_last || found == pictures_.end() || found->second.job != crops.picture) continue;
-    image_is_ready(crops.picture->encoded, done_ms);
-    metrics_.image_encodes.add();
-    if (options_.image_store) store(crops.picture->encoded);
-  }
-}
-
-void EngineLoop::store(const std::shared_ptr<const EncodedImage>& image) {
-  Result<HostEmbeddings> copy = runner_.download(*image);
-  if (!copy.ok()) return;
-  const auto embeddings = std::make_shared<const HostEmbeddings>(std::move(copy).value());
-  picture_workers_->post([this, identity = image->identity, embeddings] {
-    // A folder that cannot be written costs time later, not the answer.
-    (void)options_.image_store->save(identity, *embeddings);
-  });
-}
-
-// Everybody who waits for the picture goes on. `done_ms` is 0 when it was not encoded just now.
-void EngineLoop::image_is_ready(const std::shared_ptr<const EncodedImage>& image, double done_ms) {
-  const auto found = pictures_.find(image->identity);
-  const PictureInWork picture = std::move(found->second);
-  pictures_.erase(found);
-  images_.insert(image);
-  for (const std::uint64_t id : picture.waiting) {
-    Active& active = *requests_.at(id);
-    active.waits_for_picture = false;
-    if (done_ms > 0) active.response.usage.vision_ms = done_ms - picture.cut_ms;
-    line_up(active, image);
-  }
-}
-
-void EngineLoop::line_up(Active& active, std::shared_ptr<const EncodedImage> image) {
-  active.pixels.reset();
-  active.lined_up_ms = now_ms();
+// The request can run: its picture, if it has one, is encoded or cached.
+void EngineLoop::line_up(std::uint64_t id, const ReadyPicture& picture) {
+  Active& active = *requests_.at(id);
+  active.response.usage.picture_ms = picture.picture_ms;
+  active.response.usage.vision_ms = picture.vision_ms;
+  active.last_message->record.image_cached = picture.was_cached;
   Generation& generation = active.generation;
   if (!generation.sequence) {
+    if (active.request.picture) active.prompt.picture = picture.identity;
     generation.sequence.emplace(pages_, cache_, model_.page_size, std::move(active.prompt));
   }
-  generation.sequence->set_image(std::move(image));
+  generation.sequence->set_image(picture.image);
   scheduler_.add(generation);
 }
 
@@ -513,89 +348,162 @@ void EngineLoop::note_admissions(const StepPlan& plan) {
     metrics_.prefix_cache_queries.add(
         static_cast<std::uint64_t>(active.response.usage.prompt_tokens));
     metrics_.prefix_cache_hits.add(static_cast<std::uint64_t>(rows.generation->cached_tokens));
-    if (std::exchange(active.in_preparation, false)) --num_in_preparation_;
+    pictures_->admitted(active.id);
   }
 }
 
-void EngineLoop::launch(StepPlan plan) {
-  for (PlannedRows& rows : plan.rows) {
-    if (!rows.samples) continue;
-    Active& active = active_of(*rows.generation);
+// What the row may sample. One that runs ahead goes by the skill's guess at what comes before.
+void EngineLoop::set_rule(PlannedRows& rows) {
+  Active& active = active_of(*rows.generation);
+  if (rows.feeds_back) {
+    active.guess = active.skill->rule_ahead();
+    rows.rule = active.guess->rule;
+    rows.fed_kind = active.guess->next;
+  } else {
     rows.rule = active.skill->next_rule();
     if (rows.draw == 0 && !options_.mask_first_token) rows.rule.suppressed = {};
-    if (active.request.sampling.ignore_eos) {
-      active.suppressed.assign(rows.rule.suppressed.begin(), rows.rule.suppressed.end());
-      active.suppressed.push_back(model_.eos);
-      rows.rule.suppressed = active.suppressed;
-    }
   }
-  Status status = guarded<void>([&] { return runner_.launch(plan); });
-  if (!status.ok()) return fail_step(plan, status.error());
-  in_flight_.push_back(std::move(plan));
-  ++num_steps_;
+  if (active.request.sampling.ignore_eos) {
+    active.suppressed.assign(rows.rule.suppressed.begin(), rows.rule.suppressed.end());
+    active.suppressed.push_back(model_.eos);
+    rows.rule.suppressed = active.suppressed;
+  }
+  update_run_ahead(active);
+}
+
+void EngineLoop::update_run_ahead(Active& active) const {
+  // Penalties count the words of the answer, of which the next one is still unknown.
+  active.generation.may_run_ahead = runner_.depth() > 1 &&
+                                    !active.generation.sampling.has_penalties() &&
+                                    active.skill->rule_ahead().has_value();
+}
+
+// The token that a step in flight was launched over has come: was it what the skill guessed?
+void EngineLoop::check_guess(Active& active, const Token& token) {
+  if (!active.guess) return;
+  const RuleAhead guess = *std::exchange(active.guess, std::nullopt);
+  const TokenRule rule = active.skill->next_rule();
+  active.generation.guessed_wrong = guess.next != token.kind || guess.rule.slot != rule.slot ||
+                                    !std::ranges::equal(guess.rule.allowed, rule.allowed) ||
+                                    !std::ranges::equal(guess.rule.suppressed, rule.suppressed);
+}
+
+// A step that cannot be launched is tried once more, row by row, so that only whoever it fails for
+// again ends. A device that is lost stays lost.
+void EngineLoop::launch(StepPlan plan) {
+  const Status status = try_launch(plan);
+  if (status.ok()) {
+    in_flight_.push_back(std::move(plan));
+    return;
+  }
+  if (status.error().code == ErrorCode::kDeviceLost) return fail_step(plan, status.error());
+  while (!in_flight_.empty()) collect();  // now every token is known
+  const auto alone = [&](StepPlan& part) {
+    const Status again = try_launch(part);
+    if (!again.ok()) return fail_step(part, again.error());
+    in_flight_.push_back(std::move(part));
+    collect();
+  };
+  const Status split = guarded([&] {
+    StepPlan copies, crops;
+    copies.copies = std::move(plan.copies);
+    if (!copies.copies.empty()) alone(copies);
+    crops.crops = std::move(plan.crops);
+    crops.num_crops = plan.num_crops;
+    if (!crops.crops.empty()) alone(crops);
+  });
+  if (!split.ok()) return fail_step(plan, split.error());
+  for (PlannedRows& rows : plan.rows) {
+    rows.feeds_back = false;
+    rows.generation->guessed_wrong = false;
+    if (!requests_.contains(rows.order)) {  // ended meanwhile
+      scheduler_.withdraw(rows);
+      leaving_.erase(rows.order);
+      continue;
+    }
+    const Status tried = guarded([&] {
+      StepPlan part;
+      part.rows.push_back(rows);
+      part.num_rows = rows.end - rows.begin;
+      alone(part);
+    });
+    if (tried.ok()) continue;
+    scheduler_.withdraw(rows);
+    fail(rows.order, copy_of(tried.error()));
+  }
+}
+
+Status EngineLoop::try_launch(StepPlan& plan) {
+  const Status status = guarded([&] {
+    for (PlannedRows& rows : plan.rows) {
+      if (rows.samples) set_rule(rows);
+    }
+    return runner_.launch(plan);
+  });
+  if (status.ok()) ++num_steps_;
+  return status;
 }
 
 void EngineLoop::collect() {
-  const StepPlan plan = std::move(in_flight_.front());
-  in_flight_.pop_front();
-  Result<StepOutput> output = guarded<StepOutput>([&] { return runner_.collect(); });
+  StepPlan plan = std::move(in_flight_.front());
+  in_flight_.erase(in_flight_.begin());
+  const auto bring = [&] { return runner_.collect(); };
+  Result<StepOutput> output = guarded<StepOutput>(bring);
+  // There was no memory to hold it; the step itself is not lost.
+  if (!output.ok() && output.error().code == ErrorCode::kResourceExhausted) {
+    output = guarded<StepOutput>(bring);
+  }
   if (!output.ok()) return fail_step(plan, output.error());
-  if (plan.num_rows > 0) {
-    metrics_.step_rows.observe(plan.num_rows);
-    metrics_.step_sequences.observe(static_cast<double>(plan.rows.size()));
+  note_step(plan, *output);
+  for (PlannedRows& rows : plan.rows) {
+    rows.is_void = rows.feeds_back && rows.generation->guessed_wrong;
   }
-  if (plan.num_crops > 0) metrics_.step_crops.observe(plan.num_crops);
-  if (plan.num_crops > 0) learn(costs_.crop_ms, output->vision_ms / plan.num_crops);
-  if (plan.num_prefill_rows > plan.num_rows / 2) {
-    learn(costs_.row_ms, output->text_ms / plan.num_rows);
-  }
-  std::vector<Generation*> left;
-  scheduler_.commit(plan, left);
-  for (Generation* generation : left) {
-    leaving_.erase(static_cast<std::uint64_t>(generation->order));
-  }
+  scheduler_.commit(plan, left_);
+  forget_left();
   const double done_ms = now_ms();
-  pictures_done(plan, done_ms);
+  pictures_->encoded(plan, done_ms);
   std::size_t next = 0;
   for (const PlannedRows& rows : plan.rows) {
     if (!rows.samples) continue;
     const SampledToken& sampled = output->tokens[next++];
     // Whoever left while the step ran does not hear of it.
     const auto found = requests_.find(rows.order);
-    if (found == requests_.end()) continue;
+    if (found == requests_.end() || rows.is_void) continue;
     Active& active = *found->second;
-    const Status status = guarded<void>([&]() -> Status {
-      take_token(active, sampled, done_ms);
-      return {};
-    });
-    if (!status.ok()) finish(active, status.error());
+    const Status status = guarded([&] { take_token(active, sampled, done_ms); });
+    if (!status.ok()) fail(rows.order, copy_of(status.error()));
   }
 }
 
-// Nothing of the step came back: whoever was in it ends, everybody else goes on.
-void EngineLoop::fail_step(const StepPlan& plan, const Error& failure) {
-  std::vector<Generation*> left;
-  scheduler_.abandon(plan, left);
-  std::vector<std::uint64_t> ids;
-  for (const PlannedRows& rows : plan.rows) ids.push_back(rows.order);
-  for (Generation* generation : left) {
+void EngineLoop::note_step(const StepPlan& plan, const StepOutput& output) {
+  if (plan.num_rows > 0) {
+    metrics_.step_rows.observe(plan.num_rows);
+    metrics_.step_sequences.observe(static_cast<double>(plan.rows.size()));
+  }
+  if (plan.num_crops > 0) {
+    metrics_.step_crops.observe(plan.num_crops);
+    learn(costs_.crop_ms, output.vision_ms / plan.num_crops);
+  }
+  if (plan.num_prefill_rows > plan.num_rows / 2) {
+    learn(costs_.row_ms, output.text_ms / plan.num_rows);
+  }
+  for (const PlannedCrops& crops : plan.crops) num_crops_ += crops.count;
+}
+
+// Requests that had ended before the step came back.
+void EngineLoop::forget_left() noexcept {
+  for (const Generation* generation : left_) {
     leaving_.erase(static_cast<std::uint64_t>(generation->order));
   }
-  for (const PlannedCrops& crops : plan.crops) {
-    const auto found = pictures_.find(crops.picture->identity);
-    if (found == pictures_.end() || found->second.job != crops.picture) continue;
-    scheduler_.drop_picture(*crops.picture);
-    for (const std::uint64_t id : found->second.waiting) {
-      requests_.at(id)->waits_for_picture = false;
-      ids.push_back(id);
-    }
-    pictures_.erase(found);
-  }
-  for (const std::uint64_t id : ids) {
-    if (const auto found = requests_.find(id); found != requests_.end()) {
-      finish(*found->second, failure);
-    }
-  }
+  left_.clear();
+}
+
+// Nothing of the step came back: whoever was in it ends, everybody else goes on.
+void EngineLoop::fail_step(const StepPlan& plan, const Error& failure) noexcept {
+  scheduler_.abandon(plan, left_);
+  forget_left();
+  pictures_->encoding_failed(plan, failure);
+  for (const PlannedRows& rows : plan.rows) fail(rows.order, copy_of(failure));
 }
 
 void EngineLoop::take_token(Active& active, const SampledToken& sampled, double done_ms) {
@@ -622,9 +530,11 @@ void EngineLoop::take_token(Active& active, const SampledToken& sampled, double 
     }
   }
   const Progress progress = active.skill->consume(sampled);
-  if (active.callbacks.on_text) deliver_text(active);
+  if (active.callbacks->on_text) deliver_text(active);
   if (progress != Progress::kContinue) return complete(active, progress);
   active.generation.sequence->append(sampled.token);
+  check_guess(active, sampled.token);
+  update_run_ahead(active);
   if (usage.completion_tokens >= active.generation.max_new_tokens) {
     complete(active, Progress::kLength);
   }
@@ -633,7 +543,7 @@ void EngineLoop::take_token(Active& active, const SampledToken& sampled, double 
 void EngineLoop::complete(Active& active, Progress progress) {
   const double done_ms = now_ms();
   active.skill->finish(active.response);
-  if (active.callbacks.on_text) deliver_text(active);
+  if (active.callbacks->on_text) deliver_text(active);
   active.response.finish_reason =
       progress == Progress::kStop ? FinishReason::kStop : FinishReason::kLength;
   active.response.usage.decode_ms = done_ms - active.first_token_ms;
@@ -645,75 +555,55 @@ void EngineLoop::complete(Active& active, Progress progress) {
 void EngineLoop::deliver_text(Active& active) {
   std::string text = active.skill->take_text();
   if (text.empty()) return;
-  delivery_->post(
-      [this, id = active.id, on_text = active.callbacks.on_text, text = std::move(text)] {
-        bool goes_on = false;
-        try {
-          goes_on = on_text(text);
-        } catch (...) {  // the callback's own trouble: its request ends, nobody else's
-        }
-        if (!goes_on) cancel(id);
-      });
+  auto message = std::make_unique<Delivery::Message>();
+  message->id = active.id;
+  message->callbacks = active.callbacks;
+  message->text = std::move(text);
+  delivery_.send(std::move(message));
+}
+
+void EngineLoop::fail(std::uint64_t id, Error failure) noexcept {
+  if (const auto found = requests_.find(id); found != requests_.end()) {
+    finish(*found->second, std::move(failure));
+  }
+}
+
+void EngineLoop::fail_all_with(const AdapterEntry& adapter, const Error& failure) noexcept {
+  for (auto request = requests_.begin(); request != requests_.end();) {
+    Active& active = *(request++)->second;
+    if (active.adapter.entry().get() == &adapter) finish(active, copy_of(failure));
+  }
 }
 
 // The one way out. Gives back everything that the request holds, tells the caller, and forgets it;
-// what a step in flight still writes to follows when that step has come back.
-void EngineLoop::finish(Active& active, Result<Response> result) {
+// what a step in flight still writes to follows when that step has come back. Takes no memory: it
+// is the way out for whoever has run out of it.
+void EngineLoop::finish(Active& active, Result<Response> result) noexcept {
   const std::uint64_t id = active.id;
-  unprepared_.erase({active.place_ms(), id});
   deadlines_.erase({active.generation.deadline_ms, id});
-  if (active.in_preparation) --num_in_preparation_;
-  if (active.waits_for_picture) {
-    const auto found = pictures_.find(active.identity);
-    std::erase(found->second.waiting, id);
-    if (found->second.waiting.empty() && found->second.job != nullptr) {
-      scheduler_.drop_picture(*found->second.job);
-      pictures_.erase(found);
-    }
-  }
+  pictures_->remove(id);
   if (result.ok()) {
     metrics_.count_answer(active.request.skill, *result);
   } else {
     metrics_.count_error(active.request.skill, result.error().code);
   }
-  log(active, result);
-  std::unique_ptr<Active> owned = std::move(requests_.extract(id).mapped());
-  if (owned->callbacks.on_done) {
-    delivery_->post([on_done = owned->callbacks.on_done,
-                     answer = std::make_shared<Result<Response>>(std::move(result))] {
-      try {
-        on_done(std::move(*answer));
-      } catch (...) {  // nobody is left to tell
-      }
-    });
+  Requests::node_type entry = requests_.extract(id);
+  {
+    const std::lock_guard lock(cancels_mutex_);
+    cancels_.erase(id);
   }
-  if (!scheduler_.remove(owned->generation)) leaving_.emplace(id, std::move(owned));
+  std::unique_ptr<Delivery::Message> message = std::move(active.last_message);
+  message->record.usage = active.response.usage;
+  message->record.usage.total_ms = now_ms() - active.submitted_ms;
+  message->answer.emplace(std::move(result));
+  delivery_.send(std::move(message));
+  if (!scheduler_.remove(active.generation)) leaving_.insert(std::move(entry));
   --num_inside_;
-}
-
-void EngineLoop::log(const Active& active, const Result<Response>& result) {
-  if (!options_.log) return;
-  RequestRecord record;
-  record.received = active.received;
-  record.id = std::to_string(active.id);
-  record.skill = skill_name(active.request.skill);
-  record.adapter = active.request.adapter;
-  record.image_cached = active.image_cached;
-  if (result.ok()) {
-    record.usage = result->usage;
-    record.finish_reason = result->finish_reason;
-  } else {
-    record.usage = active.response.usage;
-    record.usage.total_ms = now_ms() - active.submitted_ms;
-    record.error = result.error();
-  }
-  delivery_->post([this, record = std::move(record)] { options_.log->write(record); });
 }
 
 void EngineLoop::expire(double at_ms) {
   while (!deadlines_.empty() && deadlines_.begin()->first <= at_ms) {
-    finish(*requests_.at(deadlines_.begin()->second),
-           error(ErrorCode::kDeadlineExceeded, "the deadline has passed"));
+    fail(deadlines_.begin()->second, say(ErrorCode::kDeadlineExceeded, "the deadline has passed"));
   }
 }
 
@@ -723,7 +613,7 @@ void EngineLoop::update_gauges() {
                                 scheduler_.num_running());
   metrics_.kv_pages.set(pages_.num_pages());
   metrics_.kv_pages_used.set(pages_.num_pages() - pages_.num_free());
-  metrics_.image_cache_bytes.set(static_cast<std::int64_t>(images_.size_bytes()));
+  metrics_.image_cache_bytes.set(static_cast<std::int64_t>(pictures_->cache_bytes()));
   const std::int64_t preemptions = scheduler_.num_preemptions();
   metrics_.preemptions.add(
       static_cast<std::uint64_t>(preemptions - std::exchange(preemptions_counted_, preemptions)));

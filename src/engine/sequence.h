@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "base/math.h"
+#include "engine/adapter_residency.h"
 #include "engine/image_cache.h"
 #include "engine/page_allocator.h"
 #include "engine/prefix_cache.h"
@@ -18,9 +19,6 @@
 
 namespace fovea {
 
-/// The adapter of a sequence that has none.
-inline constexpr std::int32_t kNoAdapter = -1;
-
 /// What a sequence is made of before anything is generated.
 struct Prompt {
   TokenId bos;
@@ -28,7 +26,7 @@ struct Prompt {
   std::optional<ImageIdentity> picture;
   int image_tokens = 0;  ///< positions of the picture; 0 without one
   std::vector<Token> tokens;
-  std::int32_t adapter = kNoAdapter;  ///< namespace in the prefix cache
+  std::int32_t adapter = kNoAdapter;  ///< AdapterEntry::id, a namespace in the prefix cache
 };
 
 /// One generation in flight: its tokens and the pages that hold its keys and values.
@@ -69,8 +67,8 @@ class Sequence {
   void set_image(std::shared_ptr<const EncodedImage> image) { image_ = std::move(image); }
 
   void append(const Token& token) {
-    tokens_.push_back(token);
     keys_.push_back(PrefixKey::of(token));
+    tokens_.push_back(token);
   }
   /// The token at a position behind the picture.
   const Token& token_at(int position) const {
@@ -108,6 +106,8 @@ class Sequence {
   /// is enqueued. False when the pool is empty; what was taken stays, so `copy` may be set then as
   /// well, and a later call does not set it again.
   bool reserve(int num_positions, std::optional<PageCopy>& copy) {
+    // What may throw comes first: no page is taken that nobody would know of.
+    pages_.reserve(static_cast<std::size_t>(ceil_div(num_positions, page_size_)));
     if (must_copy_last_page(num_positions)) {
       const std::optional<PageId> page = allocator_.allocate();
       if (!page) return false;
@@ -132,6 +132,12 @@ class Sequence {
   int start_from_cache() {
     FOVEA_CHECK(pages_.empty() && lock_ == nullptr, "a sequence starts once");
     PrefixCache::Match match = cache_.match(prompt_.adapter, keys_, length() - 1);
+    if (match.num_positions == 1) {
+      // The beginning of sequence alone is not worth the copy of its page.
+      for (const PageId page : match.pages) allocator_.release(page);
+      cache_.unlock(match.node);
+      return 0;
+    }
     pages_ = std::move(match.pages);
     lock_ = match.node;
     num_computed_ = match.num_positions;
@@ -153,7 +159,7 @@ class Sequence {
   }
 
   /// Gives every page back and forgets what was computed: a pre-empted sequence starts again.
-  void release() {
+  void release() noexcept {
     for (const PageId page : pages_) allocator_.release(page);
     pages_.clear();
     if (lock_ != nullptr) cache_.unlock(std::exchange(lock_, nullptr));

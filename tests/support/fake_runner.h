@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <cstring>
 #include <deque>
 #include <functional>
 #include <map>
@@ -10,6 +11,7 @@
 
 #include "base/error.h"
 #include "engine/step_runner.h"
+#include "support/fake_adapter_store.h"
 
 namespace fovea::testing_support {
 
@@ -21,8 +23,8 @@ namespace fovea::testing_support {
 /// step, on a cache hit or on pre-emption differs from the answer of the request alone.
 class FakeRunner final : public StepRunner {
  public:
-  FakeRunner(int depth, int page_size, int vocab_size)
-      : depth_(depth), page_size_(page_size), vocab_size_(vocab_size) {}
+  FakeRunner(int depth, int page_size, int vocab_size, const FakeAdapterStore* adapters = nullptr)
+      : depth_(depth), page_size_(page_size), vocab_size_(vocab_size), adapters_(adapters) {}
 
   int depth() const override { return depth_; }
 
@@ -31,6 +33,9 @@ class FakeRunner final : public StepRunner {
     ++num_launched;
     if (fail_launch && fail_launch(plan))
       return error(ErrorCode::kDeviceLost, "a fault was injected");
+    if (fail_launch_with) {
+      if (Status failed = fail_launch_with(plan); !failed.ok()) return failed;
+    }
     for (const Sequence::PageCopy& copy : plan.copies) {
       for (int offset = 0; offset < page_size_; ++offset) {
         digests_[copy.to.value() * page_size_ + offset] =
@@ -42,6 +47,10 @@ class FakeRunner final : public StepRunner {
     output.text_ms = 0.001 * plan.num_rows;
     for (const PlannedCrops& crops : plan.crops) {
       num_crops += crops.count;
+      if (no_memory_for && no_memory_for(*crops.picture)) {
+        crops.picture->failure = Error{ErrorCode::kResourceExhausted, "no device memory"};
+        continue;
+      }
       if (crops.is_last) {
         crops.picture->encoded =
             std::make_shared<const EncodedImage>(EncodedImage{crops.picture->identity, {}});
@@ -84,10 +93,14 @@ class FakeRunner final : public StepRunner {
     opened_.notify_all();
   }
 
+  std::atomic<int> num_prompt_rows = 0;  ///< positions of prompts that were computed
+  std::atomic<int> num_fed_back = 0, num_wrong_guesses = 0;
   std::atomic<int> num_launched = 0, num_crops = 0, largest_batch = 0;
   std::atomic<bool> misread = false;  ///< a position was computed over others that were not there
   std::function<bool(const StepPlan&)> fail_launch;
   std::function<bool()> fail_collect;
+  std::function<Status(const StepPlan&)> fail_launch_with;  ///< may throw
+  std::function<bool(const PictureJob&)> no_memory_for;
 
  private:
   void hold() {
@@ -100,14 +113,27 @@ class FakeRunner final : public StepRunner {
     return hash ^ (hash >> 29);
   }
 
+  // What the adapter adds to the model; its slot must hold it.
+  std::uint64_t adapter_of(const Generation& generation) {
+    if (generation.adapter == nullptr) return 0;
+    const Sha256Digest& digest = generation.adapter->digest;
+    if (!adapters_->holds(generation.adapter_slot, digest)) misread = true;
+    std::uint64_t word = 0;
+    std::memcpy(&word, digest.data(), sizeof(word));
+    return word;
+  }
+
   void run(const PlannedRows& rows, StepOutput& output) {
     const Sequence& sequence = *rows.generation->sequence;
+    const std::uint64_t adapter = adapter_of(*rows.generation);
     std::uint64_t digest = 1;
     int position = 0;
-    for (const PrefixKey& key : sequence.keys()) {
+    std::vector<PrefixKey> keys(sequence.keys().begin(), sequence.keys().end());
+    if (rows.feeds_back) keys.push_back(fed_key(rows));
+    for (const PrefixKey& key : keys) {
       if (position >= rows.end) break;
       digest = mix(digest, PrefixKeyHash{}(key));
-      digest = mix(digest, static_cast<std::uint64_t>(sequence.adapter()));
+      digest = mix(digest, adapter);
       for (int i = 0; i < key.span; ++i, ++position) {
         const int slot = sequence.slot_of(position);
         if (position < rows.begin) {
@@ -121,15 +147,38 @@ class FakeRunner final : public StepRunner {
         (rows.begin != 0 || rows.end < sequence.prefix_len() || sequence.image() == nullptr)) {
       misread = true;
     }
+    num_prompt_rows += std::max(0, std::min(rows.end, sequence.prompt_len()) - rows.begin);
     if (!rows.samples) return;
     const std::uint64_t draw =
         mix(mix(digest, rows.generation->sampling.seed), static_cast<std::uint64_t>(rows.draw));
-    const auto id = static_cast<std::int32_t>(draw % static_cast<std::uint64_t>(vocab_size_));
-    output.tokens.push_back({.token = Token::text(TokenId{id})});
+    // A few words stand for coordinates.
+    TokenId id{static_cast<std::int32_t>(draw % static_cast<std::uint64_t>(vocab_size_))};
+    if (!rows.rule.allowed.empty()) id = rows.rule.allowed[draw % rows.rule.allowed.size()];
+    Token token = Token::text(id);
+    if (rows.rule.slot == TokenRule::Slot::kById && id.value() % 11 == 10) {
+      token = Token::coord(id, static_cast<float>(draw % 1000) / 1000);
+    }
+    sampled_[rows.order] = token;
+    output.tokens.push_back({.token = token});
+  }
+
+  // The token that is still on the device, read as the kind that the loop takes it for: one of
+  // another kind gives nonsense.
+  PrefixKey fed_key(const PlannedRows& rows) {
+    ++num_fed_back;
+    const Token& token = sampled_.at(rows.order);
+    PrefixKey key = PrefixKey::of(token);
+    if (token.kind != rows.fed_kind) {
+      ++num_wrong_guesses;
+      key.id = -12345;
+    }
+    return key;
   }
 
   int depth_, page_size_, vocab_size_;
+  const FakeAdapterStore* adapters_;
   std::map<int, std::uint64_t> digests_;
+  std::map<std::uint64_t, Token> sampled_;  // last, by generation
   std::deque<StepOutput> steps_;
   std::mutex mutex_;
   std::condition_variable opened_;

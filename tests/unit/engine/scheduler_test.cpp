@@ -13,7 +13,10 @@ constexpr int kPageSize = 16, kImageTokens = 40;
 struct Rig {
   explicit Rig(SchedulerOptions options = {.max_sequences = 8, .max_rows = 64, .max_crops = 2},
                int num_pages = 200)
-      : pages(num_pages), cache(pages, kPageSize), scheduler(options, pages, cache) {}
+      : pages(num_pages),
+        cache(pages, kPageSize),
+        adapters(1),
+        scheduler(options, pages, cache, adapters) {}
 
   Generation& line_up(int prompt, std::optional<int> picture = {}, double place_ms = 0) {
     Generation& generation = generations.emplace_back();
@@ -67,6 +70,7 @@ struct Rig {
 
   PageAllocator pages;
   PrefixCache cache;
+  AdapterResidency adapters;
   std::list<Generation> generations;
   Scheduler scheduler;
   StepCosts costs;
@@ -86,8 +90,8 @@ TEST(Scheduler, PromptsFillWhatRunningAnswersLeaveOfAStep) {
   rig.step();
   Generation& large = rig.line_up(150);
   EXPECT_EQ(running.sequence->num_generated(), 1);
-  // The beginning of sequence is cached: 150 positions, beside one decoded row of 64.
-  for (const int expected : {63, 63, 24}) {
+  // 151 positions, beside one decoded row of 64.
+  for (const int expected : {63, 63, 25}) {
     const StepPlan plan = rig.step();
     EXPECT_EQ(rows_of(plan, running), 1);
     EXPECT_EQ(rows_of(plan, large), expected);
@@ -217,7 +221,7 @@ TEST(Scheduler, ASequenceThatLeavesWhileItsStepRunsKeepsItsPagesUntilThen) {
   std::vector<Generation*> left;
   rig.scheduler.commit(plan, left);
   EXPECT_EQ(left, std::vector<Generation*>{&generation});
-  rig.cache.evict(1000);
+  rig.cache.clear();
   EXPECT_EQ(rig.pages.num_free(), rig.pages.num_pages());
 }
 

@@ -93,11 +93,11 @@ class HoldingProxy:
             while piece := server.recv(65536):
                 kept += piece
                 start = kept.find(b"data: ")
-                # An event is a chunk of its own: an empty line ends it, and a line end the chunk.
-                end = kept.find(b"\n\n\r\n", start)
-                if start >= 0 and end >= 0:
+                end = kept.find(b"\n\n", start)
+                if start >= 0 and end >= 0 and b"Content-Type: text/event-stream" in kept:
                     is_held.set()
-                    client.sendall(kept[: end + 4])
+                    # Often in the middle of a chunk: several events may share one.
+                    client.sendall(kept[: end + 2])
                     return
                 if b"Content-Type: text/event-stream" not in kept:
                     client.sendall(kept)

@@ -2,6 +2,7 @@
 
 #include "backend/cpu/cpu_device.h"
 #include "backend/cpu/cpu_isa.h"
+#include "backend/emulator/emulator_device.h"
 #include "base/error.h"
 #include "base/thread_pool.h"
 #include "base/try.h"
@@ -32,12 +33,17 @@ std::vector<BackendInfo> list_backends() {
   }
   cpu_info.description =
       fmt::format("{}, {} usable processors; {}", cpu::processor_name(), usable_processors(), isas);
-  return {cpu_info};
+  BackendInfo emulator_info;
+  emulator_info.name = "emulator";
+  emulator_info.available = true;
+  emulator_info.description = "kernels for GPUs on the processor, for tests: very slow";
+  return {cpu_info, emulator_info};
 }
 
 Result<std::unique_ptr<Device>> create_device(std::string_view name, const DeviceOptions& options) {
   if (name == "auto" || name == "cpu") return create_cpu(options);
-  return invalid_argument("unknown device \"{}\": auto or cpu", name);
+  if (name == "emulator") return emulator::create_emulator();
+  return invalid_argument("unknown device \"{}\": auto, cpu or emulator", name);
 }
 
 }  // namespace fovea

@@ -23,18 +23,28 @@ std::uint64_t next(std::uint64_t& state) {
 
 }  // namespace
 
+std::string Target::name() const {
+  return is_cpu() ? isa + "_threads_" + std::to_string(num_threads) : device;
+}
+
+Result<std::unique_ptr<Device>> Target::create(int threads) const {
+  return create_device(device, {.num_threads = threads, .cpu_isa = isa});
+}
+
 std::vector<Target> targets() {
   std::vector<Target> found;
   for (const char* isa : {"generic", "avx2", "avx512", "avx512_bf16", "neon", "neon_bf16"}) {
-    if (create_device("cpu", {.num_threads = 1, .cpu_isa = isa}).ok()) found.push_back({isa, 3});
+    if (create_device("cpu", {.num_threads = 1, .cpu_isa = isa}).ok()) {
+      found.push_back({"cpu", isa, 3});
+    }
   }
-  found.push_back({found.back().isa, 1});
+  found.push_back({"cpu", found.back().isa, 1});
+  found.push_back({"emulator"});
   return found;
 }
 
 void ConformanceTest::SetUp() {
-  auto device =
-      create_device("cpu", {.num_threads = GetParam().num_threads, .cpu_isa = GetParam().isa});
+  auto device = GetParam().create(GetParam().num_threads);
   ASSERT_TRUE(device.ok()) << device.error().message;
   device_ = std::move(device).value();
   auto stream = device_->make_stream();

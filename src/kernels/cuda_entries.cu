@@ -1,6 +1,5 @@
-#include "cuda_entries.h"
-
 #include "all_kernels.h"
+#include "cuda_entries.h"
 
 namespace fovea {
 namespace kernels {
@@ -32,13 +31,13 @@ constexpr std::size_t count_of() {
   return sizeof...(Buffers);
 }
 
-#define FOVEA_ENTRY(name, function, threads, Params, ...)                          \
-  struct name##_kernel {                                                           \
-    template <class... Args>                                                       \
+#define FOVEA_ENTRY(name, function, threads, Params, ...)                              \
+  struct name##_kernel {                                                               \
+    template <class... Args>                                                           \
     static __device__ __forceinline__ void call(const Thread& t, const Params& params, \
-                                                Args... arguments) {               \
-      function(t, params, arguments...);                                           \
-    }                                                                              \
+                                                Args... arguments) {                   \
+      function(t, params, arguments...);                                               \
+    }                                                                                  \
   };
 #include "entries.inc"
 #undef FOVEA_ENTRY
@@ -47,7 +46,7 @@ constexpr std::size_t count_of() {
 
 const CudaKernel& cuda_kernel(KernelId id) {
   static const CudaKernel kKernels[] = {
-#define FOVEA_ENTRY(name, function, threads, Params, ...)                                      \
+#define FOVEA_ENTRY(name, function, threads, Params, ...)                                     \
   {#name, reinterpret_cast<const void*>(&entry<name##_kernel, threads, Params, __VA_ARGS__>), \
    threads, sizeof(Params), count_of<__VA_ARGS__>()},
 #include "entries.inc"

@@ -49,10 +49,13 @@ struct Target {
 /// Every instruction set that this machine runs, the best one also on a single thread; the
 /// emulator; a GPU where there is one.
 std::vector<Target> targets();
+/// Those of them that run the kernels for GPUs.
+std::vector<Target> gpu_targets();
 
 class ConformanceTest : public testing::TestWithParam<Target> {
  protected:
   void SetUp() override;
+  void TearDown() override;
 
   Ops& ops() { return device_->ops(); }
   Stream& stream() { return *stream_; }
@@ -69,8 +72,9 @@ class ConformanceTest : public testing::TestWithParam<Target> {
   INSTANTIATE_TEST_SUITE_P(, suite, testing::ValuesIn(::fovea::conformance::targets()), \
                            [](const auto& test) { return test.param.name(); })
 
-/// A tensor in host memory between two guard zones. Outputs start as NaN (all bits set), so an
-/// element that is not written fails every comparison.
+/// A tensor between two guard zones, in memory that the host and the device under test both reach.
+/// Outputs start as NaN (all bits set), so an element that is not written fails every comparison.
+/// Whoever looks at it waits for the device first.
 class Guarded {
  public:
   Guarded(DType dtype, Shape shape);
@@ -80,7 +84,8 @@ class Guarded {
   static Guarded bf16_of(const Floats& values, Shape shape);
 
   /// Empty data gives an empty view ("not given").
-  TensorView view() const { return view_; }
+  TensorView view() const;
+  /// f32, or bf16 widened.
   Floats floats() const;
   Ints ints() const;
   /// Fails the test when a byte around the tensor has changed.
@@ -89,7 +94,7 @@ class Guarded {
  private:
   Guarded(DType dtype, Shape shape, const void* data);
 
-  std::shared_ptr<std::vector<std::byte>> memory_;
+  std::shared_ptr<std::byte> memory_;
   TensorView view_;
 };
 

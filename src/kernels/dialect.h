@@ -14,9 +14,7 @@
 //                 gpu_cos, gpu_rint, gpu_abs, gpu_max, gpu_min, is_nan, is_finite, mul_hi
 // Atomics         atomic_add_u32 (on shared memory)
 
-#if defined(__METAL_VERSION__)
-#include "dialect_metal.h"
-#elif defined(__CUDACC__)
+#if defined(__CUDACC__)
 #include "dialect_cuda.h"
 #else
 #include "dialect_host.h"

@@ -14,7 +14,9 @@
 #include <vector>
 
 #include "backend/buffer.h"
+#include "backend/ops.h"
 #include "backend/registry.h"
+#include "backend/stream.h"
 #include "tensor/half.h"
 
 namespace {

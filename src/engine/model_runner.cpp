@@ -15,8 +15,6 @@ namespace {
 // Rows of a step beyond the longest picture prefix and a decoded row of every sequence: a prompt's
 // usual length.
 constexpr int kExtraRows = 256;
-constexpr int kMaxCropsPerPass =
-    2;  // enough rows for full-speed products; more would only cost memory
 constexpr float kLocalisationWindow = 0.02f;  // of the picture, to each side
 
 template <class T>
@@ -39,8 +37,9 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::create(Device& device, const M
   std::unique_ptr<ModelRunner> runner(new ModelRunner(device, model, cache, options));
   const ModelConfig& config = model.config();
   StepLimits limits;
-  limits.max_crops_per_pass = kMaxCropsPerPass;
-  limits.max_crops = kMaxCropsPerPass;
+  const int max_crops = device.crops_per_pass();
+  limits.max_crops_per_pass = max_crops;
+  limits.max_crops = max_crops;
   limits.max_sequences = options.max_sequences;
   limits.max_rows = config.text.prefix_attn + options.max_sequences + kExtraRows;
   limits.max_region_rows = limits.max_rows;
@@ -49,9 +48,9 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::create(Device& device, const M
   FOVEA_TRY(runner->activations_, Activations::create(device, config, dtype, limits));
   const std::int64_t crop = config.vision.crop_size, rows = limits.max_rows;
   const std::int64_t sequences = limits.max_sequences;
-  FOVEA_TRY(runner->crops_, Tensor::create(device, DType::kU8, {kMaxCropsPerPass, crop, crop, 3}));
+  FOVEA_TRY(runner->crops_, Tensor::create(device, DType::kU8, {max_crops, crop, crop, 3}));
   std::vector<std::int32_t> crop_rows(
-      static_cast<std::size_t>(kMaxCropsPerPass * config.vision.image_tokens()));
+      static_cast<std::size_t>(max_crops * config.vision.image_tokens()));
   std::iota(crop_rows.begin(), crop_rows.end(), 0);
   FOVEA_TRY(runner->crop_rows_, Tensor::create(device, DType::kI32, {count_of(crop_rows)}));
   runner->stream_->upload(bytes_of(crop_rows), runner->crop_rows_.view());

@@ -205,7 +205,14 @@ INSTANTIATE_TEST_SUITE_P(
         StageCase{"md2-gqa", "image_1000x333.png"}, StageCase{"md2-gqa", "image_200x900.png"},
         StageCase{"md2-gqa", "image_1920x1080.png"}, StageCase{"md2-gqa", "image_4000x300.png"},
         StageCase{"md2-gqa", "image_31x17.png"}, StageCase{"md3", "image_378x378.png"},
-        StageCase{"md3", "image_640x480.png"}, StageCase{"md3", "image_1024x768.png"}));
+        StageCase{"md3", "image_640x480.png"}, StageCase{"md3", "image_1024x768.png"}),
+    [](const auto& test) {
+      std::string name = std::string(test.param.folder) + "_" + test.param.image;
+      for (char& c : name) {
+        if (std::isalnum(static_cast<unsigned char>(c)) == 0) c = '_';
+      }
+      return name;
+    });
 
 TEST(GoldenStages, PatchesOfTheGlobalCrop) {
   for (const char* folder : {"md2-mha", "md2-gqa"}) {

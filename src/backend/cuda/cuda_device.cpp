@@ -11,7 +11,8 @@
 namespace fovea::cuda {
 namespace {
 
-constexpr int kLeastMajor = 8;  // bf16 instructions
+constexpr int kLeastMajor = 8;     // bf16 instructions
+constexpr int kCropsPerPass = 13;  // the largest picture in one pass
 
 std::string version_text(int version) {
   return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
@@ -41,8 +42,10 @@ class CudaDevice final : public Device {
     if (status == cudaSuccess) status = cudaMalloc(&memory, std::max<std::size_t>(size_bytes, 1));
     if (status != cudaSuccess) {
       cudaGetLastError();  // a failed allocation is this caller's alone
-      return cuda_error(status == cudaErrorMemoryAllocation ? ErrorCode::kResourceExhausted
-                                                            : ErrorCode::kDeviceLost,
+      // A size beyond every device is an invalid value to the runtime.
+      const bool is_too_large =
+          status == cudaErrorMemoryAllocation || status == cudaErrorInvalidValue;
+      return cuda_error(is_too_large ? ErrorCode::kResourceExhausted : ErrorCode::kDeviceLost,
                         status, fmt::format("allocating {} bytes on {}", size_bytes, name()));
     }
     return static_cast<std::byte*>(memory);
@@ -58,6 +61,7 @@ class CudaDevice final : public Device {
     }
     return free;
   }
+  int crops_per_pass() const override { return kCropsPerPass; }
   Result<std::unique_ptr<Stream>> make_stream() override {
     FOVEA_TRY(std::unique_ptr<Stream> stream, CudaStream::create(index_));
     return stream;

@@ -9,6 +9,18 @@ namespace {
 constexpr std::size_t kWorkspaceBytes = std::size_t{32}
                                         << 20;  // what Hopper's kernels like to have
 constexpr std::size_t kMostPlans = 4096;
+constexpr std::uint32_t kUsualAlignment = 256;  // of memory that the device allocates
+constexpr std::uint32_t kLeastAlignment = 16;
+
+// What all matrices of a product are aligned to; 0 when that is too little.
+std::uint32_t alignment_of(const LargeProduct& p) {
+  std::uintptr_t bits = 0;
+  for (const void* matrix : {p.x, p.weight, p.add, static_cast<const void*>(p.y)}) {
+    bits |= reinterpret_cast<std::uintptr_t>(matrix);
+  }
+  if (bits % kUsualAlignment == 0) return kUsualAlignment;
+  return bits % kLeastAlignment == 0 ? kLeastAlignment : 0;
+}
 
 }  // namespace
 
@@ -40,21 +52,21 @@ void LargeProducts::drop_plans() {
   plans_.clear();
 }
 
-LargeProducts::Plan& LargeProducts::plan_for(const LargeProduct& p) {
+LargeProducts::Plan& LargeProducts::plan_for(const LargeProduct& p, std::uint32_t alignment) {
   const int epilogue = (p.bias != nullptr ? 1 : 0) | (p.gelu_tanh ? 2 : 0) | (p.y_is_f32 ? 4 : 0) |
                        (p.add != nullptr ? 8 : 0);
-  const Key key{p.m, p.n, p.k, epilogue};
+  const Key key{p.m, p.n, p.k, epilogue, alignment};
   const auto found = plans_.find(key);
   if (found != plans_.end()) return found->second;
   if (plans_.size() >= kMostPlans) drop_plans();
   Plan& plan = plans_[key];
-  make_plan(p, plan);
+  make_plan(p, alignment, plan);
   return plan;
 }
 
 // The library thinks in columns: y^T [n, m] = weight [n, k] . x^T [k, m], where a row-major [r, c]
 // is a column-major [c, r].
-void LargeProducts::make_plan(const LargeProduct& p, Plan& plan) {
+void LargeProducts::make_plan(const LargeProduct& p, std::uint32_t alignment, Plan& plan) {
   const CublasLtLibrary& lt = *library_;
   const auto ok = [](cublasStatus_t status) { return status == CUBLAS_STATUS_SUCCESS; };
   const auto m = static_cast<std::uint64_t>(p.m), n = static_cast<std::uint64_t>(p.n),
@@ -76,7 +88,8 @@ void LargeProducts::make_plan(const LargeProduct& p, Plan& plan) {
   if (!ok(lt.desc_set(plan.desc, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof transpose)) ||
       !ok(lt.desc_set(plan.desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue)) ||
       (p.bias != nullptr &&
-       !ok(lt.desc_set(plan.desc, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &y_type, sizeof y_type)))) {
+       (!ok(lt.desc_set(plan.desc, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &y_type, sizeof y_type)) ||
+        !ok(lt.desc_set(plan.desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p.bias, sizeof p.bias))))) {
     return;
   }
   cublasLtMatmulPreference_t preference = nullptr;
@@ -84,8 +97,14 @@ void LargeProducts::make_plan(const LargeProduct& p, Plan& plan) {
   const std::size_t workspace = workspace_.size_bytes();
   cublasLtMatmulHeuristicResult_t result{};
   int found = 0;
-  plan.is_usable = ok(lt.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                                        &workspace, sizeof workspace)) &&
+  bool is_set = ok(lt.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                     &workspace, sizeof workspace));
+  for (const auto attribute :
+       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+    is_set = is_set && ok(lt.preference_set(preference, attribute, &alignment, sizeof alignment));
+  }
+  plan.is_usable = is_set &&
                    ok(lt.get_heuristic(handle_, plan.desc, plan.weight, plan.x, plan.y, plan.y,
                                        preference, 1, &result, &found)) &&
                    found > 0;
@@ -94,7 +113,9 @@ void LargeProducts::make_plan(const LargeProduct& p, Plan& plan) {
 }
 
 bool LargeProducts::run(CudaStream& stream, const LargeProduct& p) {
-  Plan& plan = plan_for(p);
+  const std::uint32_t alignment = alignment_of(p);
+  if (alignment == 0) return false;
+  Plan& plan = plan_for(p, alignment);
   if (!plan.is_usable) return false;
   if (p.bias != nullptr && library_->desc_set(plan.desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p.bias,
                                               sizeof p.bias) != CUBLAS_STATUS_SUCCESS) {

@@ -38,8 +38,8 @@ class LargeProducts {
   bool run(CudaStream& stream, const LargeProduct& product);
 
  private:
-  // m, n, k, and what the epilogue does.
-  using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, int>;
+  // m, n, k, what the epilogue does, and how the matrices are aligned.
+  using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, int, std::uint32_t>;
   struct Plan {
     cublasLtMatmulDesc_t desc = nullptr;
     cublasLtMatrixLayout_t weight = nullptr, x = nullptr, y = nullptr;
@@ -51,8 +51,8 @@ class LargeProducts {
                 Buffer workspace)
       : library_(std::move(library)), handle_(handle), workspace_(std::move(workspace)) {}
 
-  Plan& plan_for(const LargeProduct& product);
-  void make_plan(const LargeProduct& product, Plan& plan);
+  Plan& plan_for(const LargeProduct& product, std::uint32_t alignment);
+  void make_plan(const LargeProduct& product, std::uint32_t alignment, Plan& plan);
   void drop_plans();
 
   std::unique_ptr<const CublasLtLibrary> library_;

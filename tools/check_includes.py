@@ -27,7 +27,7 @@ SUFFIXES = {".h", ".cpp", ".cu", ".mm", ".inc"}
 SYSTEM = re.compile(
     r"^(sys/.*|linux/.*|netinet/.*|arpa/.*|asm/.*"
     r"|(unistd|fcntl|signal|sched|pthread|dlfcn|dirent|errno|poll|termios|spawn|cpuid|immintrin|arm_neon"
-    r"|arm_bf16|stddef|stdint|stdio|stdlib|string|math|limits|setjmp)\.h)$"
+    r"|arm_bf16|glob|stddef|stdint|stdio|stdlib|string|math|limits|setjmp)\.h)$"
 )
 
 
@@ -79,7 +79,8 @@ def is_allowed(header, folder, rows, neighbours):
         return True
     if "/" not in header and ("." not in header or SYSTEM.match(header)) or SYSTEM.match(header):
         return True
-    owner = folder_of(header_name(header), rows)
+    # Headers of src/ and of apps/ are both named from the folder that holds theirs.
+    owner = folder_of(header_name(header), rows) or folder_of("apps/" + header, rows)
     allowed = rows[folder]
     if owner is not None:
         return owner == folder or owner in allowed or header in allowed

@@ -19,8 +19,7 @@ struct Labels {
   std::vector<PointLabel> points;
 };
 
-Labels make_labels(const SkillRequest& skill, const Response& response) {
-  Labels labels;
+void add_labels(const SkillRequest& skill, const Response& response, Labels& labels) {
   if (const auto* detect = std::get_if<DetectRequest>(&skill)) {
     for (const Box& box : response.boxes) {
       labels.boxes.push_back({box.x_min, box.y_min, box.x_max, box.y_max,
@@ -32,14 +31,13 @@ Labels make_labels(const SkillRequest& skill, const Response& response) {
       labels.points.push_back({found.x, found.y, point->object});
     }
   }
-  if (!response.reasoning) return labels;
+  if (!response.reasoning) return;
   for (const Grounding& span : response.reasoning->grounding) {
     for (const Point& point : span.points) {
       labels.points.push_back(
           {point.x, point.y, std::string(grounded_text(*response.reasoning, span))});
     }
   }
-  return labels;
 }
 
 Result<Image> decoded(const Request& request, const PictureLimits& limits) {
@@ -49,6 +47,13 @@ Result<Image> decoded(const Request& request, const PictureLimits& limits) {
 
 }  // namespace
 
+Result<std::vector<std::byte>> annotated_png(Image image, std::span<const Finding> findings) {
+  Labels labels;
+  for (const Finding& finding : findings) add_labels(finding.skill, finding.response, labels);
+  draw_labels(image, labels.boxes, labels.points);
+  return encode_png(image);
+}
+
 Status annotate(const Request& request, const Response& response, const PictureLimits& limits,
                 const std::filesystem::path& out) {
   if (!request.picture) {
@@ -56,9 +61,8 @@ Status annotate(const Request& request, const Response& response, const PictureL
   }
   Result<Image> image = decoded(request, limits);
   if (!image.ok()) return std::move(image).error();
-  const Labels labels = make_labels(request.skill, response);
-  draw_labels(*image, labels.boxes, labels.points);
-  Result<std::vector<std::byte>> png = encode_png(*image);
+  const Finding finding{request.skill, response};
+  Result<std::vector<std::byte>> png = annotated_png(std::move(image).value(), {&finding, 1});
   if (!png.ok()) return std::move(png).error();
   return write_file(out, *png);
 }

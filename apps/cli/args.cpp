@@ -12,6 +12,10 @@
 
 #include "fovea/engine.h"
 
+#include "batch_options.h"
+#include "options.h"
+#include "pull_options.h"
+#include "serve_command.h"
 #include "values.h"
 
 namespace fovea::cli {
@@ -21,6 +25,10 @@ namespace {
 // one place says what is accepted ("0x10", "1e3" or "nan" for --threads are not).
 struct RawArgs {
   BenchServeArgs bench;
+  RawBatchArgs batch;
+  PullArgs pull;
+  ModelsArgs models;
+  std::shared_ptr<ServeArgs> serve = std::make_shared<ServeArgs>();
   ModelArgs model;
   SamplingParams sampling;
   std::string picture;
@@ -55,149 +63,6 @@ class HelpFormatter : public CLI::Formatter {
   }
 };
 
-// An option with one value a time: `accept` stores it, or says what is wrong with it. It runs as a
-// validator, because those may explain themselves and CLI11's converters may not.
-using Accept = std::function<Status(const std::string&)>;
-
-CLI::Option* add_value(CLI::App& app, const std::string& names, const std::string& placeholder,
-                       const std::string& help, Accept accept) {
-  CLI::callback_t keep = [](const CLI::results_t&) { return true; };
-  return app.add_option(names, std::move(keep), help)
-      ->option_text(placeholder)
-      ->check([accept = std::move(accept)](const std::string& text) -> std::string {
-        const Status status = accept(text);
-        return status.ok() ? std::string() : status.error().message;
-      });
-}
-
-CLI::Option* add_repeatable(CLI::App& app, const std::string& names, const std::string& placeholder,
-                            const std::string& help, Accept accept) {
-  return add_value(app, names, placeholder, help + " (repeatable)", std::move(accept))->take_all();
-}
-
-Error usage(std::string message) { return Error{ErrorCode::kInvalidArgument, std::move(message)}; }
-
-void add_integer(CLI::App& app, const std::string& name, int minimum, const std::string& help,
-                 std::function<void(int)> store) {
-  add_value(app, name, "N", help, [minimum, store = std::move(store)](const std::string& text) {
-    const Result<std::uint64_t> value = parse_count(text);
-    if (!value.ok() || *value < static_cast<std::uint64_t>(minimum) ||
-        *value > std::numeric_limits<int>::max()) {
-      return Status(usage(fmt::format("'{}' is not a whole number from {} up", text, minimum)));
-    }
-    store(static_cast<int>(*value));
-    return Status();
-  });
-}
-
-// A real number for which `fits` holds; `wanted` says in words which ones do.
-void add_real(CLI::App& app, const std::string& name, const std::string& wanted,
-              const std::string& help, bool (*fits)(double), std::optional<float>& target) {
-  add_value(app, name, "X", help, [wanted, fits, &target](const std::string& text) {
-    const Result<double> value = parse_number(text);
-    if (!value.ok() || !fits(*value)) {
-      return Status(usage(fmt::format("'{}' is not a number {}", text, wanted)));
-    }
-    target = static_cast<float>(*value);
-    return Status();
-  });
-}
-
-template <class T>
-Accept one_of(std::vector<std::pair<std::string, T>> choices, T& target) {
-  return [choices = std::move(choices), &target](const std::string& text) {
-    std::string names;
-    for (const auto& [name, value] : choices) {
-      if (name == text) {
-        target = value;
-        return Status();
-      }
-      names += (names.empty() ? "" : ", ") + name;
-    }
-    return Status(usage(fmt::format("'{}' is none of {}", text, names)));
-  };
-}
-
-void add_model_options(CLI::App& app, RawArgs& raw) {
-  EngineOptions& options = raw.model.options;
-  add_value(app, "-m,--model", "DIR",
-            "Folder with the weights and the tokenizer, or the weights file",
-            [&raw](const std::string& text) {
-              if (text.empty()) return Status(usage("the folder's name is empty"));
-              raw.model.model = text;
-              return Status();
-            })
-      ->group("Model and machine");
-  app.add_option("--device", options.device, "auto, cpu (fovea info lists what there is)")
-      ->option_text("NAME")
-      ->group("Model and machine");
-  add_value(app, "--dtype", "TYPE", "auto, f32 or bf16; auto is what the checkpoint holds",
-            one_of<Precision>(
-                {{"auto", Precision::kAuto}, {"f32", Precision::kF32}, {"bf16", Precision::kBf16}},
-                options.precision))
-      ->group("Model and machine");
-  add_integer(app, "--threads", 1, "CPU threads; every usable processor when not given",
-              [&options](int value) { options.num_threads = value; });
-  add_integer(app, "--max-context", 1, "Positions of picture, prompt and answer together",
-              [&options](int value) { options.max_context = value; });
-  add_repeatable(app, "--adapter", "NAME=PATH", "A LoRA adapter to answer with: safetensors",
-                 [&options](const std::string& text) {
-                   const std::size_t equals = text.find('=');
-                   if (equals == 0 || equals == std::string::npos || equals + 1 == text.size()) {
-                     return Status(usage("NAME=PATH is wanted"));
-                   }
-                   options.adapters.assign(1, {text.substr(0, equals), text.substr(equals + 1)});
-                   return Status();
-                 });
-  add_repeatable(app, "--compat", "KEY=VALUE",
-                 "Where published sources disagree, the other reading; see docs/compatibility.md",
-                 [&options](const std::string& text) {
-                   return apply_compatibility(text, options.compatibility);
-                 });
-  for (const char* name : {"--threads", "--max-context", "--adapter", "--compat"}) {
-    app.get_option(name)->group("Model and machine");
-  }
-}
-
-void add_sampling_options(CLI::App& app, RawArgs& raw) {
-  SamplingParams& sampling = raw.sampling;
-  add_real(
-      app, "--temperature", "from 0 up", "0 always takes the likeliest token",
-      [](double x) { return x >= 0 && x <= std::numeric_limits<float>::max(); },
-      sampling.temperature);
-  add_real(
-      app, "--top-p", "above 0, at most 1", "Only the likeliest tokens that sum up to this",
-      [](double x) { return static_cast<float>(x) > 0 && x <= 1; }, sampling.top_p);
-  add_integer(app, "--top-k", 0, "Only the N likeliest tokens; 0 keeps all",
-              [&sampling](int value) { sampling.top_k = value; });
-  add_real(
-      app, "--min-p", "from 0 to below 1", "Only tokens this likely relative to the likeliest",
-      [](double x) { return x >= 0 && static_cast<float>(x) < 1; }, sampling.min_p);
-  add_value(app, "--seed", "N", "Equal seeds give equal answers; 0 when not given",
-            [&sampling](const std::string& text) {
-              const Result<std::uint64_t> value = parse_count(text);
-              if (!value.ok()) return Status(value.error());
-              sampling.seed = *value;
-              return Status();
-            });
-  add_integer(app, "--max-tokens", 1, "Tokens to generate at most",
-              [&sampling](int value) { sampling.max_tokens = value; });
-  for (const char* name :
-       {"--temperature", "--top-p", "--top-k", "--min-p", "--seed", "--max-tokens"}) {
-    app.get_option(name)->group("Choosing words");
-  }
-}
-
-void add_stop_option(CLI::App& app, RawArgs& raw) {
-  add_repeatable(app, "--stop", "TEXT", "End the answer before this text",
-                 [&raw](const std::string& text) {
-                   if (text.empty()) return Status(usage("a stop text is empty"));
-                   raw.sampling.stop.push_back(text);
-                   return Status();
-                 })
-      ->group("Choosing words");
-}
-
 void add_picture_argument(CLI::App& sub, RawArgs& raw) {
   sub.add_option("PICTURE", raw.picture, "A JPEG, PNG, WebP or GIF file; - reads standard input");
 }
@@ -226,8 +91,8 @@ void add_request_options(CLI::App& app, RawArgs& raw) {
   app.add_flag("--tokens", raw.tokens, "With --json: list the ids of all generated tokens");
   app.add_flag("--no-exif", raw.no_exif,
                "Leave the picture as stored, whatever its EXIF data says");
-  add_model_options(app, raw);
-  add_sampling_options(app, raw);
+  add_model_options(app, raw.model);
+  add_sampling_options(app, raw.sampling);
 }
 
 CLI::App& add_caption(CLI::App& app, RawArgs& raw) {
@@ -240,7 +105,7 @@ CLI::App& add_caption(CLI::App& app, RawArgs& raw) {
                                   raw.length));
   sub.add_flag("--stream", raw.stream, "Print the words as they come");
   add_request_options(sub, raw);
-  add_stop_option(sub, raw);
+  add_stop_option(sub, raw.sampling);
   sub.footer(
       "Examples:\n"
       "  fovea caption photo.jpg --model ~/moondream2\n"
@@ -259,7 +124,7 @@ CLI::App& add_query(CLI::App& app, RawArgs& raw) {
   add_annotate_option(sub, raw);
   sub.add_flag("--stream", raw.stream, "Print the words as they come");
   add_request_options(sub, raw);
-  add_stop_option(sub, raw);
+  add_stop_option(sub, raw.sampling);
   sub.footer(
       "Examples:\n"
       "  fovea query photo.jpg \"How many people are there?\"\n"
@@ -303,7 +168,7 @@ CLI::App& add_point(CLI::App& app, RawArgs& raw) {
 CLI::App& add_info(CLI::App& app, RawArgs& raw) {
   CLI::App& sub = *app.add_subcommand("info", "Show devices, and a model's size and memory");
   sub.add_flag("--json", raw.json, "Print one JSON object instead of text");
-  add_model_options(sub, raw);
+  add_model_options(sub, raw.model);
   sub.footer(
       "Examples:\n"
       "  fovea info\n"
@@ -355,6 +220,8 @@ SkillArgs make_skill_args(const std::string& command, RawArgs raw) {
   args.skill = make_skill(command, raw);
   args.model = std::move(raw.model);
   args.model.options.max_sequences = 1;  // these commands ask once
+  auto& adapters = args.model.options.adapters;
+  if (adapters.size() > 1) adapters.erase(adapters.begin(), adapters.end() - 1);
   args.model.options.image_cache_bytes = 0;
   args.model.options.keep_prefixes = false;
   args.sampling = std::move(raw.sampling);
@@ -380,7 +247,7 @@ CLI::App& add_bench(CLI::App& app, RawArgs& raw) {
   bench.require_subcommand(1);
   CLI::App& sub = *bench.add_subcommand("serve", "Many questions about charts at once");
   BenchServeArgs& args = raw.bench;
-  add_model_options(sub, raw);
+  add_model_options(sub, raw.model);
   add_integer(sub, "--requests", 1, "Questions in all; 2500 when not given",
               [&args](int value) { args.num_requests = value; });
   add_integer(sub, "--pictures", 1, "Different charts; 1510 when not given",
@@ -396,6 +263,8 @@ CLI::App& add_bench(CLI::App& app, RawArgs& raw) {
   sub.footer("Example:\n  fovea bench serve --requests 200 --pictures 120 --batch 1,16");
   return bench;
 }
+
+CLI::App& add_batch(CLI::App& app, RawArgs& raw) { return add_batch_command(app, raw.batch); }
 
 bool has_command(const CLI::App& app, const std::string& name) {
   const auto commands = app.get_subcommands([](const CLI::App*) { return true; });
@@ -425,9 +294,13 @@ ParsedArgs parse_args(std::span<const std::string> args) {
   formatter->label("Positionals", "Arguments");
   formatter->label("SUBCOMMAND", "COMMAND ...");
   app.formatter(formatter);  // commands added from here on take it over
-  for (const auto add : {add_caption, add_query, add_detect, add_point, add_info, add_bench}) {
+  for (const auto add :
+       {add_caption, add_query, add_detect, add_point, add_batch, add_info, add_bench}) {
     add(app, raw).group("Commands");
   }
+  add_pull(app, raw.pull).group("Commands");
+  add_models(app, raw.models).group("Commands");
+  add_serve(app, *raw.serve).group("Commands");
   app.footer(
       "Examples:\n"
       "  fovea caption photo.jpg --model ~/moondream2\n"
@@ -457,6 +330,14 @@ ParsedArgs parse_args(std::span<const std::string> args) {
     raw.bench.model = std::move(raw.model);
     return std::move(raw.bench);
   }
+  if (command == "batch") {
+    Result<BatchArgs> batch = make_batch_args(std::move(raw.batch));
+    if (!batch.ok()) return usage_error(batch.error().message, command);
+    return std::move(batch).value();
+  }
+  if (command == "pull") return std::move(raw.pull);
+  if (command == "models") return std::move(raw.models);
+  if (command == "serve") return std::move(raw.serve);
   if (command == "info") {
     raw.model.options.max_sequences = 1;  // what it tells holds for the commands that ask once
     raw.model.options.keep_prefixes = false;

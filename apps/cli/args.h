@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -12,6 +13,8 @@
 #include "fovea/request.h"
 #include "fovea/result.h"
 
+#include "pull_args.h"
+
 namespace fovea::cli {
 
 constexpr int kExitOk = 0;
@@ -20,8 +23,9 @@ constexpr int kExitUsage = 2;
 
 /// What a person said about the model and the machine.
 struct ModelArgs {
-  std::optional<std::string> model;  ///< a folder, a weights file, or "tiny"
-  EngineOptions options;             ///< everything but the resolved path
+  std::optional<std::string> model;  ///< a folder, a weights file, "tiny", or what was pulled
+  std::optional<std::string> models_dir;
+  EngineOptions options;  ///< everything but the resolved path
 };
 
 /// Where a request's picture comes from.
@@ -56,6 +60,24 @@ struct BenchServeArgs {
   std::vector<int> batches{1, 4, 16, 64};
 };
 
+/// One question, or several of one skill, about each of many pictures.
+struct BatchArgs {
+  ModelArgs model;
+  std::vector<std::string> paths;  ///< files, folders, globs, "@list"
+  std::vector<std::string> lists;  ///< files of paths; "-" is standard input
+  bool recursive = false;          ///< also the folders within folders
+  std::vector<SkillRequest> questions;
+  SamplingParams sampling;
+  bool apply_exif = true;
+  bool tokens = false;
+  bool overwrite = false;  ///< begin anew instead of going on
+  bool dry_run = false;
+  bool sidecar = false;                                 ///< the answer beside the picture as .txt
+  std::filesystem::path out;                            ///< the JSON lines; always there
+  std::optional<std::filesystem::path> csv, coco;       ///< files
+  std::optional<std::filesystem::path> yolo, annotate;  ///< folders
+};
+
 /// Nothing to run: help, the version, or a usage error.
 struct PrintAndExit {
   int exit_code = kExitOk;
@@ -63,7 +85,10 @@ struct PrintAndExit {
   std::string err;
 };
 
-using ParsedArgs = std::variant<SkillArgs, InfoArgs, BenchServeArgs, PrintAndExit>;
+struct ServeArgs;  // serve_args.h
+
+using ParsedArgs = std::variant<SkillArgs, InfoArgs, BenchServeArgs, BatchArgs, PullArgs,
+                                ModelsArgs, std::shared_ptr<ServeArgs>, PrintAndExit>;
 
 /// Reads the command line; `args` leaves out the program's own name.
 ParsedArgs parse_args(std::span<const std::string> args);

@@ -3,11 +3,14 @@
 #include <optional>
 #include <utility>
 
+#include "batch_command.h"
 #include "bench_serve.h"
-#include "json_output.h"
 #include "model_path.h"
 #include "progress.h"
+#include "pull_command.h"
+#include "serve_command.h"
 #include "text_output.h"
+#include "wire/response_json.h"
 
 namespace fovea::cli {
 
@@ -18,6 +21,12 @@ int run(std::span<const std::string> args, Terminal terminal) {
   if (const auto* bench = std::get_if<BenchServeArgs>(&parsed)) {
     return run_bench_serve(*bench, terminal);
   }
+  if (const auto* batch = std::get_if<BatchArgs>(&parsed)) return run_batch(*batch, terminal);
+  if (const auto* pull = std::get_if<PullArgs>(&parsed)) return run_pull(*pull, terminal);
+  if (const auto* models = std::get_if<ModelsArgs>(&parsed)) return run_models(*models, terminal);
+  if (const auto* serve = std::get_if<std::shared_ptr<ServeArgs>>(&parsed)) {
+    return run_serve(**serve, terminal);
+  }
   const auto& text = std::get<PrintAndExit>(parsed);
   terminal.out << text.out;
   terminal.err << text.err;
@@ -26,7 +35,10 @@ int run(std::span<const std::string> args, Terminal terminal) {
 }
 
 Result<std::unique_ptr<Engine>> load_engine(const ModelArgs& args, Terminal& terminal) {
-  Result<std::filesystem::path> model = find_model(args.model, terminal.executable);
+  Result<std::filesystem::path> model =
+      find_model(args.model, {.executable = terminal.executable,
+                              .models_dir = args.models_dir,
+                              .environment = terminal.environment});
   if (!model.ok()) return std::move(model).error();
   EngineOptions options = args.options;
   options.model = std::move(model).value();
@@ -48,13 +60,13 @@ int run_info(const InfoArgs& args, Terminal& terminal) {
   }
   const std::vector<DeviceReport> devices = list_devices();
   const ModelInfo* model = engine ? &engine->info() : nullptr;
-  terminal.out << (args.json ? info_json(devices, model) + "\n" : info_text(devices, model));
+  terminal.out << (args.json ? wire::info_json(devices, model) + "\n" : info_text(devices, model));
   return finish(terminal);
 }
 
 int report_failure(const Error& error, bool json, Terminal& terminal) {
   terminal.err << "fovea: " << error.message << '\n' << std::flush;
-  if (json) terminal.out << error_json(error) << '\n' << std::flush;
+  if (json) terminal.out << wire::error_json(error) << '\n' << std::flush;
   return kExitFailed;
 }
 

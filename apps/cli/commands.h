@@ -10,6 +10,7 @@
 #include "fovea/engine.h"
 
 #include "args.h"
+#include "models_folder.h"
 
 namespace fovea::cli {
 
@@ -20,6 +21,7 @@ struct Terminal {
   std::ostream& err;
   bool err_is_terminal = false;      ///< a person watches: progress may be shown
   std::filesystem::path executable;  ///< the program's own path
+  Environment environment{};
 };
 
 /// Runs the program and returns its exit code. `args` leaves out the program's own name.

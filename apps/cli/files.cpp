@@ -146,6 +146,10 @@ Status check_writable(const fs::path& path) {
 
 Status write_file(const fs::path& path, std::span<const std::byte> bytes) {
   const IgnoredSignals ignored;
+  return replace_file(path, bytes);
+}
+
+Status replace_file(const fs::path& path, std::span<const std::byte> bytes) {
   const fs::path target = final_target(path);
   const fs::path part =
       folder_of(target) / fmt::format(".{}.{}.part", target.filename().string(), ::getpid());

@@ -25,4 +25,8 @@ Status check_writable(const std::filesystem::path& path);
 /// that name is untouched.
 Status write_file(const std::filesystem::path& path, std::span<const std::byte> bytes);
 
+/// The same for a program that handles interrupts itself: what signals do is left alone, so that
+/// several threads may write, each another file.
+Status replace_file(const std::filesystem::path& path, std::span<const std::byte> bytes);
+
 }  // namespace fovea::cli

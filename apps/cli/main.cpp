@@ -1,11 +1,23 @@
+#include <cstdlib>
 #include <exception>
 #include <iostream>
+#include <optional>
 #include <string>
 #include <unistd.h>
 #include <vector>
 
 #include "commands.h"
 #include "model_path.h"
+
+namespace {
+
+std::optional<std::string> environment_variable(const char* name) {
+  const char* value = std::getenv(name);
+  if (value == nullptr || *value == '\0') return std::nullopt;
+  return value;
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   try {
@@ -15,7 +27,8 @@ int main(int argc, char** argv) {
                                   .out = std::cout,
                                   .err = std::cerr,
                                   .err_is_terminal = ::isatty(STDERR_FILENO) != 0,
-                                  .executable = fovea::cli::executable_path()});
+                                  .executable = fovea::cli::executable_path(),
+                                  .environment = &environment_variable});
   } catch (const std::exception& failure) {
     // Only the standard library throws here, when memory runs out.
     std::cerr << "fovea: " << failure.what() << '\n';

@@ -9,8 +9,8 @@
 #include "annotate.h"
 #include "commands.h"
 #include "files.h"
-#include "json_output.h"
 #include "text_output.h"
+#include "wire/response_json.h"
 
 namespace fovea::cli {
 namespace {
@@ -69,7 +69,8 @@ class SkillCommand {
   StreamCallback stream_callback() {
     if (!args_.stream) return {};
     return [this](std::string_view piece) {
-      terminal_.out << (args_.json ? chunk_json(piece) + "\n" : printable(piece)) << std::flush;
+      terminal_.out << (args_.json ? wire::chunk_json(piece) + "\n" : printable(piece))
+                    << std::flush;
       printed_text_ = true;
       return terminal_.out.good();  // nobody reads any more: stop
     };
@@ -77,8 +78,8 @@ class SkillCommand {
 
   void print(const Response& response) {
     if (args_.json) {
-      const TokenIds ids = args_.tokens ? TokenIds::kList : TokenIds::kLeaveOut;
-      terminal_.out << response_json(args_.skill, response, ids) << '\n';
+      const auto ids = args_.tokens ? wire::TokenIds::kList : wire::TokenIds::kLeaveOut;
+      terminal_.out << wire::response_json(args_.skill, response, ids) << '\n';
     } else if (args_.stream) {
       terminal_.out << '\n' << reasoning_text(response);
     } else {

@@ -16,6 +16,7 @@ template <class T>
 std::optional<T> parse_whole(std::string_view text) {
   T value{};
   const char* end = text.data() + text.size();
+  // NOLINTNEXTLINE(bugprone-suspicious-stringview-data-usage): `end` bounds it
   const auto [stop, failure] = std::from_chars(text.data(), end, value);
   if (failure != std::errc{} || stop != end) return std::nullopt;
   return value;

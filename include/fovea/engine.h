@@ -2,10 +2,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "fovea/options.h"
@@ -20,7 +22,8 @@ struct ModelInfo {
   std::string family;  ///< "moondream2", "moondream-0.5b", "moondream3"
   std::string device;  ///< "cpu"
   std::string device_description;
-  std::string precision;  ///< "f32" or "bf16"
+  std::string precision;     ///< "f32" or "bf16"
+  std::string kv_precision;  ///< "f32", "bf16" or "int8"
   std::int64_t num_parameters = 0;
   std::size_t checkpoint_bytes = 0;
   std::size_t weight_bytes = 0;
@@ -30,6 +33,16 @@ struct ModelInfo {
   int vocab_size = 0;
   int image_tokens = 0;  ///< positions that one picture takes
   double load_ms = 0;
+};
+
+/// An adapter that requests can name.
+struct AdapterInfo {
+  std::string name;
+  std::filesystem::path path;
+  int rank = 0;
+  int slot = -1;        ///< on the device; -1: it is brought there when a request needs it
+  int num_running = 0;  ///< requests that are computed with it
+  int num_waiting = 0;  ///< other requests in the engine that name it
 };
 
 /// What a caller wants to hear of a request. Called on the engine's delivery thread, which all
@@ -78,8 +91,23 @@ class Engine {
   /// the requests.
   std::vector<Result<Response>> run_all(std::span<const Request> requests);
 
+  /// Reads an adapter and lets requests name it; under a name that is taken, it takes the other's
+  /// place for requests that come later. Returns when the file has been checked; it is brought to
+  /// the device when there is a slot for it, or when a request needs it. Errors name the file and
+  /// what does not fit; kFailedPrecondition when the engine has no slots.
+  Status load_adapter(const std::string& name, const std::filesystem::path& path);
+  /// Takes a name away. Requests that came before still end with it. Error: kNotFound.
+  Status unload_adapter(const std::string& name);
+  std::vector<AdapterInfo> adapters() const;
+
   /// Forgets the cached beginnings and pictures that no request uses.
   void drop_caches();
+
+  /// The ids of a text, and the text of ids (those that stand for no text are skipped).
+  std::vector<std::int32_t> tokenize(std::string_view utf8) const;
+  std::string detokenize(std::span<const std::int32_t> ids) const;
+  /// The bytes that a token stands for; half a character, maybe. Empty for special and unknown ids.
+  std::string token_bytes(std::int32_t id) const;
 
   EngineStats stats() const;
   /// Counters and histograms as Prometheus text (format 0.0.4), in vLLM's names behind "fovea_".
@@ -91,6 +119,17 @@ class Engine {
   explicit Engine(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
+
+/// What a model's files tell before its weights are read.
+struct ModelSummary {
+  std::string family;     ///< as in ModelInfo
+  std::string stored_as;  ///< the type of most of its weights: "f32", "bf16", "f16", "f8e4m3", ...
+  std::size_t checkpoint_bytes = 0;
+};
+/// Opens a model's files (as EngineOptions::model names them) and checks that they belong together,
+/// the tokenizer included; reads no weight, so it takes no time and no memory to speak of. Errors
+/// are those of Engine::create.
+Result<ModelSummary> inspect_model(const std::filesystem::path& path);
 
 /// What one backend found on this machine.
 struct DeviceReport {

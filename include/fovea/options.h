@@ -11,11 +11,19 @@
 
 namespace fovea {
 
-/// Element type of weights and KV cache.
+/// Element type of weights.
 enum class Precision {
   kAuto,  ///< what the checkpoint holds: f32 for f32 weights, else bf16
   kF32,   ///< everything in 32 bits: the yardstick for correctness
   kBf16,  ///< 16-bit storage, 32-bit accumulation
+};
+
+/// Element type of the keys and values that sequences and the prefix cache hold.
+enum class KvPrecision {
+  kAuto,  ///< that of the weights
+  kF32,
+  kBf16,
+  kInt8,  ///< codes of 8 bits with a scale for each position and head: half of bf16's memory
 };
 
 /// The published sources of these models disagree here and there. Each switch names both readings;
@@ -49,6 +57,7 @@ struct EngineOptions {
   std::filesystem::path model;  ///< folder with weights and tokenizer, or the weights file
   std::string device = "auto";
   Precision precision = Precision::kAuto;
+  KvPrecision kv_precision = KvPrecision::kAuto;
   int num_threads = 0;  ///< CPU threads; 0 = every usable processor
   std::string
       cpu_isa;  ///< force an instruction set ("generic", "avx2", ...); empty = the best there is
@@ -66,6 +75,10 @@ struct EngineOptions {
   bool log_content = false;  ///< error messages, which may quote the caller, may be logged
   /// LoRA adapters by the name that requests call them: a safetensors file, or a folder with one.
   std::vector<std::pair<std::string, std::filesystem::path>> adapters;
+  /// Adapters that are on the device at once, 0..256; more may be loaded, and take turns. 0 = one
+  /// slot for each of `adapters`, so that without any nothing can be loaded later.
+  int adapter_slots = 0;
+  int max_adapter_rank = 0;   ///< of a slot, 1..512; 0 = the largest of `adapters`, at least 32
   double max_stall_ms = 250;  ///< new pictures and prompts that a step may add while answers run
   Compatibility compatibility;
   PictureLimits picture_limits;

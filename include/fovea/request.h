@@ -96,8 +96,8 @@ struct Request {
   bool apply_exif =
       true;  ///< turn the picture as its EXIF orientation says; coordinates refer to the turned one
   SamplingParams sampling{};
-  std::string adapter{};  ///< name of an adapter of EngineOptions::adapters; empty = none
-  int priority = 0;       ///< -100..100; each step is worth a second of waiting
+  std::string adapter{};                ///< name of an adapter that the engine has; empty = none
+  int priority = 0;                     ///< -100..100; each step is worth a second of waiting
   std::optional<double> deadline_ms{};  ///< > 0, from submission; then it fails (kDeadlineExceeded)
 };
 

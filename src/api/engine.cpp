@@ -10,20 +10,19 @@
 #include "backend/registry.h"
 #include "base/clock.h"
 #include "base/error.h"
-#include "base/json.h"
 #include "base/math.h"
 #include "base/thread_pool.h"
 #include "base/try.h"
 #include "engine/engine_loop.h"
 #include "engine/kv_cache.h"
+#include "engine/model_adapter_store.h"
 #include "engine/model_runner.h"
 #include "io/checkpoint.h"
 #include "io/fingerprint.h"
 #include "io/tokenizer.h"
 #include "model/adapter.h"
-#include "model/adapter_slots.h"
 #include "model/model.h"
-#include "model/tokenizer_fit.h"
+#include "model_files.h"
 #include "skills/registry.h"
 
 namespace fovea {
@@ -33,15 +32,9 @@ constexpr int kDefaultMaxContext = 4096;
 constexpr int kPageSize = 16;
 constexpr std::size_t kFreeMemoryShare = 4;  // a quarter of what is free may hold keys and values
 constexpr int kMaxSequences = 1024;
+constexpr int kMaxAdapterSlots = 256;
+constexpr int kLeastMaxRank = 32;  // of adapter slots whose largest rank was not named
 constexpr std::size_t kMaxPages = std::size_t{1} << 24;
-constexpr std::size_t kMaxConfigBytes = std::size_t{1} << 20;
-
-Result<std::optional<json::value>> read_config(const std::filesystem::path& folder) {
-  const std::filesystem::path path = folder / "config.json";
-  if (!std::filesystem::exists(path)) return std::optional<json::value>{};
-  FOVEA_TRY(json::value document, json::parse_file(path, kMaxConfigBytes));
-  return std::optional<json::value>(std::move(document));
-}
 
 Result<DType> choose_storage(Precision precision, const Checkpoint& checkpoint) {
   switch (precision) {
@@ -53,6 +46,25 @@ Result<DType> choose_storage(Precision precision, const Checkpoint& checkpoint) 
       break;
   }
   return natural_storage(checkpoint);
+}
+
+// The backends' i8 pages are what users call int8.
+DType choose_kv_dtype(KvPrecision precision, DType storage) {
+  switch (precision) {
+    case KvPrecision::kF32:
+      return DType::kF32;
+    case KvPrecision::kBf16:
+      return DType::kBf16;
+    case KvPrecision::kInt8:
+      return DType::kI8;
+    case KvPrecision::kAuto:
+      break;
+  }
+  return storage;
+}
+
+std::string kv_name(DType dtype) {
+  return dtype == DType::kI8 ? "int8" : std::string(dtype_name(dtype));
 }
 
 Status check_options(const EngineOptions& options) {
@@ -70,6 +82,14 @@ Status check_options(const EngineOptions& options) {
     return invalid_argument("max_queue {} must be at least 1", options.max_queue);
   if (!(options.max_stall_ms >= 0))
     return invalid_argument("max_stall_ms {} must be at least 0", options.max_stall_ms);
+  if (options.adapter_slots < 0 || options.adapter_slots > kMaxAdapterSlots) {
+    return invalid_argument("adapter_slots {} must lie in 0..{}", options.adapter_slots,
+                            kMaxAdapterSlots);
+  }
+  if (options.max_adapter_rank < 0 || options.max_adapter_rank > kMaxLoraRank) {
+    return invalid_argument("max_adapter_rank {} must lie in 0..{}", options.max_adapter_rank,
+                            kMaxLoraRank);
+  }
   const int divisor = options.compatibility.coordinate_divisor;
   if (divisor != 1024 && divisor != 1023) {
     return invalid_argument("coordinate_divisor {} must be 1024 or 1023", divisor);
@@ -89,22 +109,20 @@ class Engine::Impl {
     impl->compatibility_ = options.compatibility;
     FOVEA_TRY(impl->device_, create_device(options.device, {.num_threads = options.num_threads,
                                                             .cpu_isa = options.cpu_isa}));
-    FOVEA_TRY(const Checkpoint checkpoint, Checkpoint::open(options.model));
-    FOVEA_TRY(const auto config_json, read_config(checkpoint.folder()));
-    FOVEA_TRY(ModelConfig config,
-              resolve_config(checkpoint, config_json ? &*config_json : nullptr));
-    FOVEA_TRY(Tokenizer tokenizer, Tokenizer::load(checkpoint.folder()));
-    FOVEA_TRY_STATUS(check_tokenizer_fits(tokenizer, config));
-    impl->tokenizer_ = std::make_unique<const Tokenizer>(std::move(tokenizer));
-    FOVEA_TRY_STATUS(impl->load_model(checkpoint, std::move(config), options));
-    FOVEA_TRY_STATUS(impl->load_adapters(options));
+    FOVEA_TRY(ModelFiles files, open_model(options.model));
+    const Checkpoint& checkpoint = files.checkpoint;
+    impl->tokenizer_ = std::make_unique<const Tokenizer>(std::move(files.tokenizer));
+    FOVEA_TRY_STATUS(impl->load_model(checkpoint, std::move(files.config), options));
+    FOVEA_TRY_STATUS(impl->make_adapter_slots(options));
     FOVEA_TRY_STATUS(impl->open_image_store(checkpoint, options));
     FOVEA_TRY_STATUS(impl->start(options));
+    FOVEA_TRY_STATUS(impl->add_adapters(options));
     impl->describe(checkpoint, now_ms() - started_ms);
     return impl;
   }
 
   EngineLoop& loop() { return *loop_; }
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
   const ModelInfo& info() const { return info_; }
 
  private:
@@ -129,27 +147,31 @@ class Engine::Impl {
     return {};
   }
 
-  // Each adapter that was named has a slot of its own; they are as large as the largest needs.
-  Status load_adapters(const EngineOptions& options) {
-    if (options.adapters.empty()) return {};
-    std::vector<Adapter> adapters;
-    AdapterSlotLimits limits{.num_slots = static_cast<int>(options.adapters.size()), .max_rank = 1};
+  // Slots for adapters, as large as the largest may need.
+  Status make_adapter_slots(const EngineOptions& options) {
+    AdapterSlotLimits limits{.num_slots = options.adapter_slots, .max_rank = kLeastMaxRank};
     for (const auto& [name, path] : options.adapters) {
-      if (name.empty()) return invalid_argument("the adapter {} has no name", path.string());
-      if (std::ranges::find(adapter_names_, name) != adapter_names_.end())
-        return invalid_argument("two adapters are named {}", name);
-      FOVEA_TRY(Adapter adapter, load_adapter(path, model_->config(), model_->storage()));
+      FOVEA_TRY(Adapter adapter, fovea::load_adapter(path, model_->config(), model_->storage()));
       limits.max_rank = std::max(limits.max_rank, adapter.rank);
-      adapters.push_back(std::move(adapter));
-      adapter_names_.push_back(name);
+      first_adapters_.push_back(std::move(adapter));
     }
-    FOVEA_TRY(AdapterSlots slots,
-              AdapterSlots::create(*device_, model_->config().text, model_->storage(), limits));
-    FOVEA_TRY(const std::unique_ptr<Stream> stream, device_->make_stream());
-    for (std::size_t slot = 0; slot < adapters.size(); ++slot) {
-      FOVEA_TRY_STATUS(slots.upload(*stream, static_cast<int>(slot), adapters[slot]));
+    if (limits.num_slots == 0) limits.num_slots = static_cast<int>(options.adapters.size());
+    if (limits.num_slots == 0) return {};
+    if (options.max_adapter_rank > 0) limits.max_rank = options.max_adapter_rank;
+    FOVEA_TRY(adapters_,
+              ModelAdapterStore::create(*device_, model_->config(), model_->storage(), limits));
+    return {};
+  }
+
+  Status add_adapters(const EngineOptions& options) {
+    for (std::size_t i = 0; i < options.adapters.size(); ++i) {
+      const auto& [name, path] = options.adapters[i];
+      if (const auto taken = loop_->adapters().find(name); taken.ok() && !name.empty())
+        return invalid_argument("two adapters are named {}", name);
+      FOVEA_TRY(AdapterContents contents, adapters_->take(path, std::move(first_adapters_[i])));
+      FOVEA_TRY_STATUS(loop_->adapters().add(name, path, std::move(contents)));
     }
-    adapters_ = std::make_unique<const AdapterSlots>(std::move(slots));
+    first_adapters_.clear();
     return {};
   }
 
@@ -157,7 +179,7 @@ class Engine::Impl {
   // memory that is free; one sequence of full length at least.
   Result<int> choose_num_pages(const EngineOptions& options) const {
     const TextConfig& text = model_->config().text;
-    const std::size_t page_bytes = PagedKvCache::page_bytes(text, model_->storage(), kPageSize);
+    const std::size_t page_bytes = PagedKvCache::page_bytes(text, kv_dtype(options), kPageSize);
     const int one = ceil_div(model_->max_context(), kPageSize);
     if (options.kv_cache_bytes > 0) {
       const std::size_t pages = options.kv_cache_bytes / page_bytes;
@@ -176,6 +198,10 @@ class Engine::Impl {
     return std::max(one, static_cast<int>(std::min({wanted, affordable, kMaxPages})));
   }
 
+  DType kv_dtype(const EngineOptions& options) const {
+    return choose_kv_dtype(options.kv_precision, model_->storage());
+  }
+
   Status open_image_store(const Checkpoint& checkpoint, const EngineOptions& options) {
     if (options.image_cache_folder.empty()) return {};
     const std::string model =
@@ -190,7 +216,7 @@ class Engine::Impl {
   Status start(const EngineOptions& options) {
     const ModelConfig& config = model_->config();
     FOVEA_TRY(const int num_pages, choose_num_pages(options));
-    FOVEA_TRY(PagedKvCache kv, PagedKvCache::create(*device_, config.text, model_->storage(),
+    FOVEA_TRY(PagedKvCache kv, PagedKvCache::create(*device_, config.text, kv_dtype(options),
                                                     num_pages, model_->page_size()));
     kv_ = std::make_unique<PagedKvCache>(std::move(kv));
     FOVEA_TRY(runner_,
@@ -198,7 +224,7 @@ class Engine::Impl {
                                   {.sample_coordinates = compatibility_.sample_coordinates,
                                    .round_outputs_to_bf16 = compatibility_.round_outputs_to_bf16,
                                    .max_sequences = options.max_sequences,
-                                   .adapters = adapters_.get()}));
+                                   .adapters = adapters_ ? &adapters_->slots() : nullptr}));
     const VisionConfig& vision = config.vision;
     LoopOptions loop;
     loop.scheduler.max_sequences = options.max_sequences;
@@ -210,7 +236,6 @@ class Engine::Impl {
     loop.max_queue = options.max_queue;
     loop.picture_threads = options.num_threads > 0 ? options.num_threads : usable_processors();
     loop.image_cache_bytes = options.image_cache_bytes;
-    loop.adapters = adapter_names_;
     loop.image_store = std::move(image_store_);
     if (options.request_log) {
       loop.log.emplace(options.request_log, options.log_content ? RequestLog::Detail::kContent
@@ -226,7 +251,7 @@ class Engine::Impl {
                                      vision.max_crops}};
     loop_ = std::make_unique<EngineLoop>(
         *runner_, kv_->pages(), facts,
-        skills::make_factory({config.prompts, *tokenizer_, compatibility_}), loop);
+        skills::make_factory({config.prompts, *tokenizer_, compatibility_}), loop, adapters_.get());
     return {};
   }
 
@@ -236,6 +261,7 @@ class Engine::Impl {
              .device = device_->name(),
              .device_description = device_->description(),
              .precision = std::string(dtype_name(model_->storage())),
+             .kv_precision = kv_name(kv_->layers().front().k.dtype),
              .num_parameters = model_->num_parameters(),
              .checkpoint_bytes = checkpoint.total_bytes(),
              .weight_bytes = model_->weight_bytes(),
@@ -253,8 +279,8 @@ class Engine::Impl {
   std::unique_ptr<const Tokenizer> tokenizer_;
   std::unique_ptr<const Model> model_;
   std::optional<ImageStore> image_store_;  // until the loop has it
-  std::vector<std::string> adapter_names_;
-  std::unique_ptr<const AdapterSlots> adapters_;
+  std::vector<Adapter> first_adapters_;    // until the loop has them
+  std::unique_ptr<ModelAdapterStore> adapters_;
   std::unique_ptr<PagedKvCache> kv_;
   std::unique_ptr<ModelRunner> runner_;
   ModelInfo info_;
@@ -362,10 +388,38 @@ std::vector<Result<Response>> Engine::run_all(std::span<const Request> requests)
   return answers;
 }
 
+Status Engine::load_adapter(const std::string& name, const std::filesystem::path& path) {
+  return impl_->loop().adapters().load(name, path);
+}
+
+Status Engine::unload_adapter(const std::string& name) {
+  return impl_->loop().adapters().unload(name);
+}
+
+std::vector<AdapterInfo> Engine::adapters() const { return impl_->loop().adapters().list(); }
+
+std::vector<std::int32_t> Engine::tokenize(std::string_view utf8) const {
+  std::vector<std::int32_t> ids;
+  for (const TokenId id : impl_->tokenizer().encode(utf8)) ids.push_back(id.value());
+  return ids;
+}
+
+std::string Engine::detokenize(std::span<const std::int32_t> ids) const {
+  std::vector<TokenId> tokens;
+  for (const std::int32_t id : ids) tokens.emplace_back(id);
+  return impl_->tokenizer().decode(tokens);
+}
+
+std::string Engine::token_bytes(std::int32_t id) const {
+  return std::string(impl_->tokenizer().token_bytes(TokenId(id)));
+}
+
 void Engine::drop_caches() { impl_->loop().drop_caches(); }
 
 std::string Engine::metrics_text() const {
-  return write_prometheus(impl_->loop().metrics(), impl_->info().family);
+  const AdapterManager& adapters = impl_->loop().adapters();
+  return write_prometheus(impl_->loop().metrics(), impl_->info().family,
+                          {.max_slots = adapters.num_slots(), .adapters = adapters.list()});
 }
 
 EngineStats Engine::stats() const { return impl_->loop().stats(); }

@@ -60,9 +60,11 @@ MappedFile::~MappedFile() {
 void MappedFile::release(std::span<const std::byte> range) const {
   if (range.empty()) return;
   const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const auto begin = (reinterpret_cast<std::uintptr_t>(range.data()) + page - 1) / page * page;
-  const auto end = reinterpret_cast<std::uintptr_t>(range.data() + range.size()) / page * page;
-  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  const auto address = reinterpret_cast<std::uintptr_t>(range.data());
+  const std::uintptr_t begin = (address + page - 1) / page * page;
+  const std::uintptr_t end = (address + range.size()) / page * page;
+  if (begin >= end) return;
+  ::madvise(const_cast<std::byte*>(range.data() + (begin - address)), end - begin, MADV_DONTNEED);
 }
 
 }  // namespace fovea

@@ -1,15 +1,15 @@
 #include "engine/engine_loop.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <exception>
+#include <condition_variable>
 #include <limits>
-#include <new>
+#include <mutex>
 
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/guard.h"
 #include "base/try.h"
 
 namespace fovea {
@@ -17,42 +17,9 @@ namespace {
 
 constexpr double kPriorityStepMs = 1000;
 constexpr double kCostMemory = 0.9;  // of the old estimate, when a new measurement comes in
-constexpr int kPictureWorkers = 2;
-
-// The skills' defaults: words are drawn a little warm, coordinates greedily.
-Sampling resolve_sampling(const Request& request) {
-  const bool words = std::holds_alternative<CaptionRequest>(request.skill) ||
-                     std::holds_alternative<QueryRequest>(request.skill);
-  const SamplingParams& params = request.sampling;
-  Sampling sampling;
-  sampling.temperature = params.temperature.value_or(words ? 0.2f : 0.0f);
-  sampling.top_p = params.top_p.value_or(words ? 0.9f : 1.0f);
-  sampling.top_k = params.top_k.value_or(0);
-  sampling.min_p = params.min_p.value_or(0.0f);
-  sampling.seed = params.seed;
-  sampling.repetition_penalty = params.repetition_penalty;
-  sampling.presence_penalty = params.presence_penalty;
-  sampling.frequency_penalty = params.frequency_penalty;
-  const std::map<std::int32_t, float> biases(params.logit_bias.begin(), params.logit_bias.end());
-  for (const auto& [id, bias] : biases) sampling.logit_bias.emplace_back(id, bias);
-  sampling.num_top_logprobs = params.top_logprobs.value_or(-1);
-  return sampling;
-}
 
 void learn(double& estimate, double measured) {
   estimate = estimate == 0 ? measured : kCostMemory * estimate + (1 - kCostMemory) * measured;
-}
-
-// Runs what may throw (memory that is not there, a library) and makes an error of it.
-template <class T, class Body>
-Result<T> guarded(Body&& body) {
-  try {
-    return body();
-  } catch (const std::bad_alloc&) {
-    return error(ErrorCode::kResourceExhausted, "out of memory");
-  } catch (const std::exception& exception) {
-    return error(ErrorCode::kInternal, "{}", exception.what());
-  }
 }
 
 Error cancelled() { return error(ErrorCode::kCancelled, "the caller stopped the request"); }
@@ -63,64 +30,58 @@ Error cancelled() { return error(ErrorCode::kCancelled, "the caller stopped the 
 struct EngineLoop::Active {
   std::uint64_t id = 0;
   Request request;
-  Callbacks callbacks;
+  std::shared_ptr<const Callbacks> callbacks;
   std::unique_ptr<SkillState> skill;
   Prompt prompt;  // until the sequence is made of it
   Generation generation;
   Response response;
+  std::unique_ptr<Delivery::Message> last_message;  // ready from the beginning
 
-  std::int32_t adapter = kNoAdapter;
+  AdapterUse adapter;
   std::vector<TokenId> suppressed;  // of the next token, when the rule's own are not all
-  bool in_preparation = false;      // counts in num_in_preparation_
-  std::shared_ptr<const Image> pixels;
-  ImageIdentity identity{};
-  bool image_cached = false;
-  bool waits_for_picture = false;  // listed in pictures_
 
-  std::chrono::system_clock::time_point received = std::chrono::system_clock::now();
   // On now_ms()'s clock; 0 = not yet.
-  double submitted_ms = 0, lined_up_ms = 0, admitted_ms = 0, first_token_ms = 0, last_token_ms = 0;
+  double submitted_ms = 0, admitted_ms = 0, first_token_ms = 0, last_token_ms = 0;
 
   double place_ms() const { return submitted_ms - request.priority * kPriorityStepMs; }
 };
 
-/// A picture between its identification and its embeddings, and who waits for it.
-struct EngineLoop::PictureInWork {
-  std::shared_ptr<PictureJob> job;  // null while it is being cut up
-  double cut_ms = 0;
-  std::vector<std::uint64_t> waiting;
-};
-
 EngineLoop::EngineLoop(StepRunner& runner, PageAllocator& pages, const ModelFacts& model,
-                       SkillFactory skills, const LoopOptions& options)
+                       SkillFactory skills, const LoopOptions& options, AdapterStore* adapters)
     : runner_(runner),
       pages_(pages),
       model_(model),
       skills_(std::move(skills)),
       options_(options),
       cache_(pages, model.page_size),
-      images_(options.image_cache_bytes),
-      scheduler_(options.scheduler, pages, cache_),
-      identifier_(options.picture_limits, model.crops),
-      picture_pool_(options.picture_threads),
-      delivery_(std::make_unique<TaskQueue>(1)),
-      picture_workers_(std::make_unique<TaskQueue>(kPictureWorkers)) {
+      adapters_(adapters, inbox_, metrics_,
+                {.failed = [this](const AdapterEntry& adapter,
+                                  const Error& failure) { fail_all_with(adapter, failure); },
+                 .forgotten = [this](std::int32_t id) { cache_.drop(id); }}),
+      scheduler_(options.scheduler, pages, cache_, adapters_.residency()),
+      delivery_(options.log, [this](std::uint64_t id) { cancel(id); }) {
+  pictures_.emplace(
+      runner, scheduler_, cache_, inbox_, metrics_,
+      PicturePipeline::Options{
+          .limits = options.picture_limits,
+          .crops = model.crops,
+          .bos = model.bos,
+          .image_tokens = model.image_tokens,
+          .max_in_preparation = options.scheduler.max_sequences + 2 * PicturePipeline::kNumWorkers,
+          .num_threads = options.picture_threads,
+          .cache_bytes = options.image_cache_bytes,
+          .store = options.image_store},
+      PicturePipeline::Events{
+          .ready = [this](std::uint64_t id, const ReadyPicture& picture) { line_up(id, picture); },
+          .failed = [this](std::uint64_t id, const Error& failure) { fail(id, failure); }});
   update_gauges();
   thread_ = std::thread([this] { run(); });
 }
 
 EngineLoop::~EngineLoop() {
-  {
-    const std::lock_guard lock(mutex_);
-    stopping_ = true;
-  }
-  wake_.notify_one();
+  inbox_.close();
   thread_.join();
-  picture_workers_.reset();  // what they post is never run
-  delivery_.reset();         // everybody has been told
-  inbox_.clear();
-  requests_.clear();
-  leaving_.clear();
+  pictures_.reset();  // what the workers still send is never run
 }
 
 // ---- callers' threads
@@ -158,9 +119,9 @@ Result<std::uint64_t> EngineLoop::submit(Request request, Callbacks callbacks) {
   Active& a = **active;
   a.id = next_id_.fetch_add(1);
   a.request = std::move(request);
-  a.callbacks = std::move(callbacks);
+  a.callbacks = std::make_shared<const Callbacks>(std::move(callbacks));
   a.skill = std::move(skill);
-  a.adapter = adapter;
+  a.adapter = std::move(adapter);
   a.submitted_ms = now_ms();
   a.response.usage.prompt_tokens = prompt_len;
   a.response.finish_reason = FinishReason::kLength;
@@ -168,27 +129,29 @@ Result<std::uint64_t> EngineLoop::submit(Request request, Callbacks callbacks) {
               .picture = {},  // known when it has been decoded
               .image_tokens = image_tokens,
               .tokens = a.skill->prompt(),
-              .adapter = adapter};
+              .adapter = a.adapter.id()};
   Generation& generation = a.generation;
+  generation.adapter = a.adapter.entry();
   generation.sampling = resolve_sampling(a.request);
   generation.order = static_cast<std::int64_t>(a.id);
   generation.place_ms = a.place_ms();
   generation.deadline_ms = a.request.deadline_ms ? a.submitted_ms + *a.request.deadline_ms : 0;
   generation.max_new_tokens = std::min(wanted, left);
+  a.last_message = std::make_unique<Delivery::Message>();
+  Delivery::Message& message = *a.last_message;
+  message.id = a.id;
+  message.callbacks = a.callbacks;
+  message.record.received = std::chrono::system_clock::now();
+  message.record.skill = skill_name(a.request.skill);
+  message.record.adapter = a.request.adapter;
   const std::uint64_t id = a.id;
-  post([this, active] { start(std::move(*active)); });
+  inbox_.post([this, active] { start(std::move(*active)); });
   return id;
 }
 
 Result<EngineLoop::Validated> EngineLoop::validate(const Request& request) const {
   Validated validated;
-  if (!request.adapter.empty()) {
-    const auto found = std::ranges::find(options_.adapters, request.adapter);
-    if (found == options_.adapters.end()) {
-      return error(ErrorCode::kNotFound, "there is no adapter named {}", request.adapter);
-    }
-    validated.adapter = static_cast<std::int32_t>(found - options_.adapters.begin());
-  }
+  FOVEA_TRY(validated.adapter, adapters_.find(request.adapter));
   for (const auto& [id, bias] : request.sampling.logit_bias) {
     if (id < 0 || id >= model_.vocab_size) {
       return invalid_argument("logit_bias: id {} must lie in 0..{}", id, model_.vocab_size - 1);
@@ -199,7 +162,7 @@ Result<EngineLoop::Validated> EngineLoop::validate(const Request& request) const
 }
 
 void EngineLoop::cancel(std::uint64_t id) {
-  post([this, id] {
+  inbox_.post([this, id] {
     if (const auto found = requests_.find(id); found != requests_.end()) {
       finish(*found->second, cancelled());
     }
@@ -210,9 +173,9 @@ void EngineLoop::drop_caches() {
   std::mutex mutex;
   std::condition_variable done;
   bool is_done = false;
-  post([&] {
+  inbox_.post([&] {
     cache_.evict(std::numeric_limits<int>::max());
-    images_.clear();
+    pictures_->clear_cache();
     update_gauges();
     const std::lock_guard lock(mutex);
     is_done = true;
@@ -249,14 +212,6 @@ EngineStats EngineLoop::stats() const {
   return stats;
 }
 
-void EngineLoop::post(Deferred task) {
-  {
-    const std::lock_guard lock(mutex_);
-    inbox_.push_back(std::move(task));
-  }
-  wake_.notify_one();
-}
-
 // ---- the engine thread
 
 void EngineLoop::run() {
@@ -268,46 +223,33 @@ void EngineLoop::run() {
 
 // Runs what others asked for; waits for it when there is nothing else to do. False at the end.
 bool EngineLoop::drain_inbox() {
-  std::deque<Deferred> tasks;
-  {
-    std::unique_lock lock(mutex_);
-    const auto something = [this] { return stopping_ || !inbox_.empty(); };
-    const bool may_plan = scheduler_.num_running() + scheduler_.num_waiting() > 0 ||
-                          scheduler_.num_queued_crops() > 0 || !in_flight_.empty();
-    if (!may_plan || idle_) {
-      // A step that found nothing to do is worth repeating when a vision batch has waited enough or
-      // a deadline passes; everything else comes through the inbox.
-      double wakeup_ms = scheduler_.next_wakeup_ms();
-      if (!deadlines_.empty()) wakeup_ms = std::min(wakeup_ms, deadlines_.begin()->first);
-      if (std::isinf(wakeup_ms)) {
-        wake_.wait(lock, something);
-      } else {
-        wake_.wait_for(
-            lock, std::chrono::duration<double, std::milli>(std::max(0.0, wakeup_ms - now_ms())),
-            something);
-      }
-    }
-    tasks.swap(inbox_);
+  const bool may_plan = scheduler_.num_running() + scheduler_.num_waiting() > 0 ||
+                        scheduler_.num_queued_crops() > 0 || !in_flight_.empty();
+  if (!may_plan || idle_) {
+    // A step that found nothing to do is worth repeating when a vision batch has waited enough or a
+    // deadline passes; everything else comes through the inbox.
+    double wakeup_ms = scheduler_.next_wakeup_ms();
+    if (!deadlines_.empty()) wakeup_ms = std::min(wakeup_ms, deadlines_.begin()->first);
+    inbox_.wait(wakeup_ms);
   }
-  for (Deferred& task : tasks) task();
-  const std::lock_guard lock(mutex_);
-  return !stopping_;
+  while (const Inbox::LetterPtr letter = inbox_.take()) letter->task();
+  return !inbox_.is_closed();
 }
 
 void EngineLoop::step() {
   expire(now_ms());
-  start_pictures();
+  pictures_->start();
   idle_ = true;
   if (static_cast<int>(in_flight_.size()) < runner_.depth()) {
     const double planned_ms = now_ms();
-    StepPlan plan = scheduler_.plan(planned_ms, costs_, num_in_preparation_ > 0);
+    StepPlan plan = scheduler_.plan(planned_ms, costs_, pictures_->is_preparing());
     for (Generation* generation : scheduler_.take_hopeless()) {
       finish(active_of(*generation),
              error(ErrorCode::kDeadlineExceeded, "the deadline cannot be met any more"));
     }
     for (Generation* generation : scheduler_.take_homeless()) {
       // Its picture was cached when it was lined up, and evicted before its turn.
-      find_or_encode(active_of(*generation));
+      pictures_->find_again(static_cast<std::uint64_t>(generation->order));
       idle_ = false;
     }
     if (!plan.empty()) {
@@ -320,6 +262,7 @@ void EngineLoop::step() {
     idle_ = false;
     collect();
   }
+  adapters_.advance();
   update_gauges();
 }
 
@@ -332,175 +275,24 @@ void EngineLoop::start(std::unique_ptr<Active> active) {
   requests_.emplace(a.id, std::move(active));
   if (a.generation.deadline_ms > 0) deadlines_.emplace(a.generation.deadline_ms, a.id);
   if (a.request.picture) {
-    unprepared_.emplace(a.place_ms(), a.id);
+    pictures_->add(a.id, a.place_ms(), a.request, a.adapter.id());
   } else {
-    line_up(a, nullptr);
+    line_up(a.id, {});
   }
 }
 
-// Pictures are decoded a little ahead of the requests that run, and no further: pixels are large.
-void EngineLoop::start_pictures() {
-  const int limit = options_.scheduler.max_sequences + 2 * kPictureWorkers;
-  while (num_in_preparation_ < limit && !unprepared_.empty()) {
-    const std::uint64_t id = unprepared_.begin()->second;
-    unprepared_.erase(unprepared_.begin());
-    Active& active = *requests_.at(id);
-    active.in_preparation = true;
-    ++num_in_preparation_;
-    picture_workers_->post(
-        [this, id, picture = *active.request.picture, exif = active.request.apply_exif] {
-          auto result = std::make_shared<Result<IdentifiedPicture>>(
-              guarded<IdentifiedPicture>([&] { return identifier_.identify(picture, exif); }));
-          post([this, id, result] { identified(id, std::move(*result)); });
-        });
-  }
-}
-
-void EngineLoop::identified(std::uint64_t id, Result<IdentifiedPicture> result) {
-  const auto found = requests_.find(id);
-  if (found == requests_.end()) return;  // cancelled meanwhile
-  Active& active = *found->second;
-  if (!result.ok()) return finish(active, std::move(result).error());
-  active.identity = result->identity;
-  active.pixels = std::move(result->pixels);
-  active.response.usage.picture_ms += result->worked_ms;
-  active.prompt.picture = active.identity;
-  find_or_encode(active);
-}
-
-// The picture's keys and values, its embeddings, somebody else's work on it, or our own: the first
-// of these that there is.
-void EngineLoop::find_or_encode(Active& active) {
-  if (std::shared_ptr<const EncodedImage> image = images_.find(active.identity)) {
-    metrics_.image_cache_hits.add();
-    active.image_cached = true;
-    return line_up(active, std::move(image));
-  }
-  const PrefixKey key = PrefixKey::of_picture(model_.bos, active.identity, model_.image_tokens);
-  if (cache_.peek(active.adapter, {&key, 1}) == key.span) {
-    active.image_cached = true;
-    return line_up(active, nullptr);
-  }
-  metrics_.image_cache_misses.add();
-  active.waits_for_picture = true;
-  const auto [entry, is_new] = pictures_.try_emplace(active.identity);
-  entry->second.waiting.push_back(active.id);
-  if (is_new) {
-    load_or_cut(active.identity, std::move(active.pixels), *active.request.picture,
-                active.request.apply_exif, options_.image_store.has_value());
-  }
-  active.pixels.reset();
-}
-
-// On a picture worker: the embeddings from the disk, or the crops to make them of.
-void EngineLoop::load_or_cut(const ImageIdentity& identity, std::shared_ptr<const Image> pixels,
-                             Picture picture, bool apply_exif, bool try_store) {
-  picture_workers_->post([this, identity, pixels = std::move(pixels), picture = std::move(picture),
-                          apply_exif, try_store] {
-    if (try_store) {
-      if (std::optional<HostEmbeddings> stored = options_.image_store->load(identity)) {
-        const auto embeddings = std::make_shared<const HostEmbeddings>(std::move(*stored));
-        post([this, identity, embeddings, pixels, picture, apply_exif] {
-          loaded(identity, *embeddings, [this, identity, pixels, picture, apply_exif] {
-            load_or_cut(identity, pixels, picture, apply_exif, false);
-          });
-        });
-        return;
-      }
-    }
-    const double started_ms = now_ms();
-    auto crops = std::make_shared<Result<Crops>>(guarded<Crops>([&]() -> Result<Crops> {
-      std::shared_ptr<const Image> decoded = pixels;
-      if (decoded == nullptr) {
-        FOVEA_TRY(decoded, identifier_.pixels(picture, apply_exif));
-      }
-      return make_crops(*decoded, model_.crops, picture_pool_);
-    }));
-    const double worked_ms = now_ms() - started_ms;
-    post([this, identity, crops, worked_ms] { cropped(identity, std::move(*crops), worked_ms); });
-  });
-}
-
-void EngineLoop::loaded(const ImageIdentity& identity, const HostEmbeddings& embeddings,
-                        const std::function<void()>& otherwise) {
-  const auto found = pictures_.find(identity);
-  if (found == pictures_.end()) return;
-  const Result<std::shared_ptr<const EncodedImage>> image = runner_.upload(identity, embeddings);
-  if (!image.ok()) return otherwise();
-  for (const std::uint64_t id : found->second.waiting) requests_.at(id)->image_cached = true;
-  image_is_ready(*image, 0);
-}
-
-void EngineLoop::cropped(const ImageIdentity& identity, Result<Crops> crops, double worked_ms) {
-  const auto found = pictures_.find(identity);
-  if (found == pictures_.end()) return;
-  PictureInWork& picture = found->second;
-  if (!crops.ok()) {
-    const std::vector<std::uint64_t> waiting = std::move(picture.waiting);
-    pictures_.erase(found);
-    for (const std::uint64_t id : waiting) {
-      requests_.at(id)->waits_for_picture = false;
-      finish(*requests_.at(id), crops.error());
-    }
-    return;
-  }
-  if (picture.waiting.empty()) {  // all of them were cancelled
-    pictures_.erase(found);
-    return;
-  }
-  for (const std::uint64_t id : picture.waiting) {
-    requests_.at(id)->response.usage.picture_ms += worked_ms;
-  }
-  picture.job = std::make_shared<PictureJob>();
-  picture.job->identity = identity;
-  picture.job->crops = std::move(crops).value();
-  picture.job->queued_ms = picture.cut_ms = now_ms();
-  scheduler_.add_picture(picture.job);
-}
-
-void EngineLoop::pictures_done(const StepPlan& plan, double done_ms) {
-  for (const PlannedCrops& crops : plan.crops) {
-    num_crops_ += crops.count;
-    const auto found = pictures_.find(crops.picture->identity);
-    if (!crops.is_last || found == pictures_.end() || found->second.job != crops.picture) continue;
-    image_is_ready(crops.picture->encoded, done_ms);
-    metrics_.image_encodes.add();
-    if (options_.image_store) store(crops.picture->encoded);
-  }
-}
-
-void EngineLoop::store(const std::shared_ptr<const EncodedImage>& image) {
-  Result<HostEmbeddings> copy = runner_.download(*image);
-  if (!copy.ok()) return;
-  const auto embeddings = std::make_shared<const HostEmbeddings>(std::move(copy).value());
-  picture_workers_->post([this, identity = image->identity, embeddings] {
-    // A folder that cannot be written costs time later, not the answer.
-    (void)options_.image_store->save(identity, *embeddings);
-  });
-}
-
-// Everybody who waits for the picture goes on. `done_ms` is 0 when it was not encoded just now.
-void EngineLoop::image_is_ready(const std::shared_ptr<const EncodedImage>& image, double done_ms) {
-  const auto found = pictures_.find(image->identity);
-  const PictureInWork picture = std::move(found->second);
-  pictures_.erase(found);
-  images_.insert(image);
-  for (const std::uint64_t id : picture.waiting) {
-    Active& active = *requests_.at(id);
-    active.waits_for_picture = false;
-    if (done_ms > 0) active.response.usage.vision_ms = done_ms - picture.cut_ms;
-    line_up(active, image);
-  }
-}
-
-void EngineLoop::line_up(Active& active, std::shared_ptr<const EncodedImage> image) {
-  active.pixels.reset();
-  active.lined_up_ms = now_ms();
+// The request can run: its picture, if it has one, is encoded or cached.
+void EngineLoop::line_up(std::uint64_t id, const ReadyPicture& picture) {
+  Active& active = *requests_.at(id);
+  active.response.usage.picture_ms = picture.picture_ms;
+  active.response.usage.vision_ms = picture.vision_ms;
+  active.last_message->record.image_cached = picture.was_cached;
   Generation& generation = active.generation;
   if (!generation.sequence) {
+    if (active.request.picture) active.prompt.picture = picture.identity;
     generation.sequence.emplace(pages_, cache_, model_.page_size, std::move(active.prompt));
   }
-  generation.sequence->set_image(std::move(image));
+  generation.sequence->set_image(picture.image);
   scheduler_.add(generation);
 }
 
@@ -513,7 +305,7 @@ void EngineLoop::note_admissions(const StepPlan& plan) {
     metrics_.prefix_cache_queries.add(
         static_cast<std::uint64_t>(active.response.usage.prompt_tokens));
     metrics_.prefix_cache_hits.add(static_cast<std::uint64_t>(rows.generation->cached_tokens));
-    if (std::exchange(active.in_preparation, false)) --num_in_preparation_;
+    pictures_->admitted(active.id);
   }
 }
 
@@ -555,7 +347,8 @@ void EngineLoop::collect() {
     leaving_.erase(static_cast<std::uint64_t>(generation->order));
   }
   const double done_ms = now_ms();
-  pictures_done(plan, done_ms);
+  for (const PlannedCrops& crops : plan.crops) num_crops_ += crops.count;
+  pictures_->encoded(plan, done_ms);
   std::size_t next = 0;
   for (const PlannedRows& rows : plan.rows) {
     if (!rows.samples) continue;
@@ -581,21 +374,8 @@ void EngineLoop::fail_step(const StepPlan& plan, const Error& failure) {
   for (Generation* generation : left) {
     leaving_.erase(static_cast<std::uint64_t>(generation->order));
   }
-  for (const PlannedCrops& crops : plan.crops) {
-    const auto found = pictures_.find(crops.picture->identity);
-    if (found == pictures_.end() || found->second.job != crops.picture) continue;
-    scheduler_.drop_picture(*crops.picture);
-    for (const std::uint64_t id : found->second.waiting) {
-      requests_.at(id)->waits_for_picture = false;
-      ids.push_back(id);
-    }
-    pictures_.erase(found);
-  }
-  for (const std::uint64_t id : ids) {
-    if (const auto found = requests_.find(id); found != requests_.end()) {
-      finish(*found->second, failure);
-    }
-  }
+  pictures_->encoding_failed(plan, failure);
+  for (const std::uint64_t id : ids) fail(id, failure);
 }
 
 void EngineLoop::take_token(Active& active, const SampledToken& sampled, double done_ms) {
@@ -622,7 +402,7 @@ void EngineLoop::take_token(Active& active, const SampledToken& sampled, double 
     }
   }
   const Progress progress = active.skill->consume(sampled);
-  if (active.callbacks.on_text) deliver_text(active);
+  if (active.callbacks->on_text) deliver_text(active);
   if (progress != Progress::kContinue) return complete(active, progress);
   active.generation.sequence->append(sampled.token);
   if (usage.completion_tokens >= active.generation.max_new_tokens) {
@@ -633,7 +413,7 @@ void EngineLoop::take_token(Active& active, const SampledToken& sampled, double 
 void EngineLoop::complete(Active& active, Progress progress) {
   const double done_ms = now_ms();
   active.skill->finish(active.response);
-  if (active.callbacks.on_text) deliver_text(active);
+  if (active.callbacks->on_text) deliver_text(active);
   active.response.finish_reason =
       progress == Progress::kStop ? FinishReason::kStop : FinishReason::kLength;
   active.response.usage.decode_ms = done_ms - active.first_token_ms;
@@ -645,69 +425,46 @@ void EngineLoop::complete(Active& active, Progress progress) {
 void EngineLoop::deliver_text(Active& active) {
   std::string text = active.skill->take_text();
   if (text.empty()) return;
-  delivery_->post(
-      [this, id = active.id, on_text = active.callbacks.on_text, text = std::move(text)] {
-        bool goes_on = false;
-        try {
-          goes_on = on_text(text);
-        } catch (...) {  // the callback's own trouble: its request ends, nobody else's
-        }
-        if (!goes_on) cancel(id);
-      });
+  auto message = std::make_unique<Delivery::Message>();
+  message->id = active.id;
+  message->callbacks = active.callbacks;
+  message->text = std::move(text);
+  delivery_.send(std::move(message));
+}
+
+void EngineLoop::fail(std::uint64_t id, const Error& failure) {
+  if (const auto found = requests_.find(id); found != requests_.end()) {
+    finish(*found->second, failure);
+  }
+}
+
+void EngineLoop::fail_all_with(const AdapterEntry& adapter, const Error& failure) {
+  std::vector<std::uint64_t> ids;
+  for (const auto& [id, active] : requests_) {
+    if (active->adapter.entry().get() == &adapter) ids.push_back(id);
+  }
+  for (const std::uint64_t id : ids) fail(id, failure);
 }
 
 // The one way out. Gives back everything that the request holds, tells the caller, and forgets it;
 // what a step in flight still writes to follows when that step has come back.
 void EngineLoop::finish(Active& active, Result<Response> result) {
   const std::uint64_t id = active.id;
-  unprepared_.erase({active.place_ms(), id});
   deadlines_.erase({active.generation.deadline_ms, id});
-  if (active.in_preparation) --num_in_preparation_;
-  if (active.waits_for_picture) {
-    const auto found = pictures_.find(active.identity);
-    std::erase(found->second.waiting, id);
-    if (found->second.waiting.empty() && found->second.job != nullptr) {
-      scheduler_.drop_picture(*found->second.job);
-      pictures_.erase(found);
-    }
-  }
+  pictures_->remove(id);
   if (result.ok()) {
     metrics_.count_answer(active.request.skill, *result);
   } else {
     metrics_.count_error(active.request.skill, result.error().code);
   }
-  log(active, result);
   std::unique_ptr<Active> owned = std::move(requests_.extract(id).mapped());
-  if (owned->callbacks.on_done) {
-    delivery_->post([on_done = owned->callbacks.on_done,
-                     answer = std::make_shared<Result<Response>>(std::move(result))] {
-      try {
-        on_done(std::move(*answer));
-      } catch (...) {  // nobody is left to tell
-      }
-    });
-  }
+  std::unique_ptr<Delivery::Message> message = std::move(owned->last_message);
+  message->record.usage = owned->response.usage;
+  message->record.usage.total_ms = now_ms() - owned->submitted_ms;
+  message->answer.emplace(std::move(result));
+  delivery_.send(std::move(message));
   if (!scheduler_.remove(owned->generation)) leaving_.emplace(id, std::move(owned));
   --num_inside_;
-}
-
-void EngineLoop::log(const Active& active, const Result<Response>& result) {
-  if (!options_.log) return;
-  RequestRecord record;
-  record.received = active.received;
-  record.id = std::to_string(active.id);
-  record.skill = skill_name(active.request.skill);
-  record.adapter = active.request.adapter;
-  record.image_cached = active.image_cached;
-  if (result.ok()) {
-    record.usage = result->usage;
-    record.finish_reason = result->finish_reason;
-  } else {
-    record.usage = active.response.usage;
-    record.usage.total_ms = now_ms() - active.submitted_ms;
-    record.error = result.error();
-  }
-  delivery_->post([this, record = std::move(record)] { options_.log->write(record); });
 }
 
 void EngineLoop::expire(double at_ms) {
@@ -723,7 +480,7 @@ void EngineLoop::update_gauges() {
                                 scheduler_.num_running());
   metrics_.kv_pages.set(pages_.num_pages());
   metrics_.kv_pages_used.set(pages_.num_pages() - pages_.num_free());
-  metrics_.image_cache_bytes.set(static_cast<std::int64_t>(images_.size_bytes()));
+  metrics_.image_cache_bytes.set(static_cast<std::int64_t>(pictures_->cache_bytes()));
   const std::int64_t preemptions = scheduler_.num_preemptions();
   metrics_.preemptions.add(
       static_cast<std::uint64_t>(preemptions - std::exchange(preemptions_counted_, preemptions)));

@@ -1,30 +1,27 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
 #include <thread>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "fovea/engine.h"
 #include "fovea/request.h"
 #include "fovea/response.h"
 
-#include "base/task_queue.h"
-#include "base/thread_pool.h"
-#include "engine/image_cache.h"
-#include "engine/image_store.h"
+#include "engine/adapter_manager.h"
+#include "engine/delivery.h"
+#include "engine/inbox.h"
 #include "engine/metrics.h"
-#include "engine/picture_identifier.h"
+#include "engine/picture_pipeline.h"
 #include "engine/request_log.h"
 #include "engine/scheduler.h"
 #include "engine/skill.h"
@@ -51,7 +48,6 @@ struct LoopOptions {
   std::size_t image_cache_bytes = 0;
   std::optional<ImageStore> image_store;  ///< encoded pictures that outlive the process
   std::optional<RequestLog> log;
-  std::vector<std::string> adapters;  ///< names; the place in the list is the adapter's slot
 };
 
 /// The engine: requests in, answers out. Callers validate and line up requests on their own
@@ -59,9 +55,10 @@ struct LoopOptions {
 /// delivers to the callers, so that a slow one holds nobody up. A fault stays with its request.
 class EngineLoop {
  public:
-  /// Runner and page allocator must outlive the loop. `skills` is called on the callers' threads.
+  /// Runner, page allocator and adapter store (null: there are no adapters) must outlive the loop.
+  /// `skills` is called on the callers' threads.
   EngineLoop(StepRunner& runner, PageAllocator& pages, const ModelFacts& model, SkillFactory skills,
-             const LoopOptions& options);
+             const LoopOptions& options, AdapterStore* adapters = nullptr);
   /// What is still in the engine ends with kCancelled.
   ~EngineLoop();
   EngineLoop(const EngineLoop&) = delete;
@@ -77,72 +74,60 @@ class EngineLoop {
   /// Forgets cached prefixes and pictures that nothing uses. Returns when that is done.
   void drop_caches();
 
+  /// Adapters by name; any thread.
+  AdapterManager& adapters() { return adapters_; }
+  const AdapterManager& adapters() const { return adapters_; }
+
   EngineStats stats() const;
   const Metrics& metrics() const { return metrics_; }
 
  private:
   struct Active;
-  struct PictureInWork;
-  using Deferred = std::function<void()>;
-
-  void post(Deferred task);
-  void run();
-  void step();
-  bool drain_inbox();
 
   struct Validated {
     std::unique_ptr<SkillState> skill;
-    std::int32_t adapter = kNoAdapter;
+    AdapterUse adapter;
   };
   Result<Validated> validate(const Request& request) const;
-  void log(const Active& active, const Result<Response>& result);
+
+  void run();
+  void step();
+  bool drain_inbox();
+  void update_gauges();
+
   Active& active_of(const Generation& generation);
   void start(std::unique_ptr<Active> active);
-  void start_pictures();
-  void identified(std::uint64_t id, Result<IdentifiedPicture> result);
-  void find_or_encode(Active& active);
-  void load_or_cut(const ImageIdentity& identity, std::shared_ptr<const Image> pixels,
-                   Picture picture, bool apply_exif, bool try_store);
-  void loaded(const ImageIdentity& identity, const HostEmbeddings& embeddings,
-              const std::function<void()>& otherwise);
-  void store(const std::shared_ptr<const EncodedImage>& image);
-  void image_is_ready(const std::shared_ptr<const EncodedImage>& image, double done_ms);
-  void cropped(const ImageIdentity& identity, Result<Crops> crops, double worked_ms);
-  void line_up(Active& active, std::shared_ptr<const EncodedImage> image);
-  void pictures_done(const StepPlan& plan, double now_ms);
-
+  void line_up(std::uint64_t id, const ReadyPicture& picture);
+  void note_admissions(const StepPlan& plan);
   void launch(StepPlan plan);
   void collect();
   void fail_step(const StepPlan& plan, const Error& error);
-  void note_admissions(const StepPlan& plan);
   void take_token(Active& active, const SampledToken& sampled, double now_ms);
   void complete(Active& active, Progress progress);
-  void finish(Active& active, Result<Response> result);
   void deliver_text(Active& active);
+  void fail(std::uint64_t id, const Error& failure);
+  void fail_all_with(const AdapterEntry& adapter, const Error& failure);
+  void finish(Active& active, Result<Response> result);
   void expire(double now_ms);
-  void update_gauges();
 
   StepRunner& runner_;
   PageAllocator& pages_;
   ModelFacts model_;
   SkillFactory skills_;
   LoopOptions options_;
+  Metrics metrics_;
+  Inbox inbox_;
   PrefixCache cache_;
-  ImageCache images_;
+  AdapterManager adapters_;
   Scheduler scheduler_;
   StepCosts costs_;
 
   // Engine thread only.
   std::unordered_map<std::uint64_t, std::unique_ptr<Active>> requests_;
   std::unordered_map<std::uint64_t, std::unique_ptr<Active>> leaving_;
-  std::map<ImageIdentity, PictureInWork> pictures_;
-  std::set<std::pair<double, std::uint64_t>>
-      unprepared_;  // requests whose picture nobody looked at
   std::set<std::pair<double, std::uint64_t>> deadlines_;
-  int num_in_preparation_ = 0;  // requests between the start of picture work and admission
   std::deque<StepPlan> in_flight_;
   bool idle_ = false;  // the last step found nothing to do
-  Metrics metrics_;
   std::int64_t preemptions_counted_ = 0;
 
   std::atomic<std::uint64_t> next_id_{1};
@@ -150,16 +135,9 @@ class EngineLoop {
   std::atomic<double> service_ms_{0};  // of a request, from admission to its end: an estimate
   std::atomic<std::int64_t> num_steps_{0}, num_crops_{0};
 
-  std::mutex mutex_;  // guards the two below
-  std::deque<Deferred> inbox_;
-  bool stopping_ = false;
-  std::condition_variable wake_;
-
-  PictureIdentifier identifier_;
-  ThreadPool picture_pool_;
   // Last: they stop first.
-  std::unique_ptr<TaskQueue> delivery_;
-  std::unique_ptr<TaskQueue> picture_workers_;
+  Delivery delivery_;
+  std::optional<PicturePipeline> pictures_;
   std::thread thread_;
 };
 

@@ -15,11 +15,12 @@ namespace fovea {
 /// tau scaling.
 class PagedKvCache {
  public:
-  /// Error: kResourceExhausted with the size that was asked for.
+  /// `dtype` is f32, bf16, or i8 with a scale for each position and head. Error:
+  /// kResourceExhausted with the size that was asked for.
   static Result<PagedKvCache> create(Device& device, const TextConfig& config, DType dtype,
                                      int num_pages, int page_size);
 
-  /// Device memory of one page of all layers.
+  /// Device memory of one page of all layers, scales included.
   static std::size_t page_bytes(const TextConfig& config, DType dtype, int page_size);
 
   std::span<const KvPages> layers() const { return layers_; }
@@ -30,7 +31,7 @@ class PagedKvCache {
  private:
   PagedKvCache(int num_pages, int page_size) : pages_(num_pages), page_size_(page_size) {}
 
-  std::vector<Tensor> memory_;  // k and v of each layer
+  std::vector<Tensor> memory_;  // k and v of each layer, and their scales
   std::vector<KvPages> layers_;
   PageAllocator pages_;
   int page_size_;

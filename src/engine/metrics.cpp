@@ -1,6 +1,7 @@
 #include "engine/metrics.h"
 
 #include <algorithm>
+#include <chrono>
 #include <fmt/format.h>
 #include <iterator>
 
@@ -122,6 +123,30 @@ void write_memory(const Metrics& metrics, PrometheusWriter& writer) {
   writer.gauge("image_cache_bytes", metrics.image_cache_bytes, "Bytes of embeddings at hand.");
 }
 
+// As vLLM has it: the names are labels, the value is the time at which they were true.
+void write_adapters(const Metrics& metrics, const AdapterReport& report, PrometheusWriter& writer) {
+  writer.counter("adapter_loads_total", metrics.adapter_loads, "Adapters brought to the device.");
+  writer.counter("adapter_load_failures_total", metrics.adapter_load_failures,
+                 "Adapters that could not be brought to the device.");
+  if (report.max_slots == 0) return;
+  std::string running, waiting;
+  const auto list = [](std::string& names, const std::string& name) {
+    if (!names.empty()) names += ',';
+    names += escaped(name);
+  };
+  for (const AdapterInfo& adapter : report.adapters) {
+    if (adapter.num_running > 0) list(running, adapter.name);
+    if (adapter.num_waiting > 0) list(waiting, adapter.name);
+  }
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  writer.begin("gauge", "lora_requests_info", "Adapters of requests; the value is the Unix time.");
+  writer.sample("",
+                fmt::format("max_lora=\"{}\",running_lora_adapters=\"{}\","
+                            "waiting_lora_adapters=\"{}\"",
+                            report.max_slots, running, waiting),
+                std::chrono::duration<double>(now).count());
+}
+
 void write_histograms(const Metrics& metrics, PrometheusWriter& writer) {
   writer.histogram("request_queue_time_seconds", metrics.queue_time, "Waiting for the device.");
   writer.histogram("image_prepare_seconds", metrics.image_prepare_time, "Decoding and cropping.");
@@ -184,10 +209,11 @@ void Metrics::count_error(const SkillRequest& skill, ErrorCode code) {
 }
 
 std::string write_prometheus(const Metrics& metrics, std::string_view model_name,
-                             std::string_view prefix) {
+                             const AdapterReport& adapters, std::string_view prefix) {
   PrometheusWriter writer(prefix, model_name);
   write_requests(metrics, writer);
   write_memory(metrics, writer);
+  write_adapters(metrics, adapters, writer);
   write_histograms(metrics, writer);
   return writer.take();
 }

@@ -8,7 +8,9 @@
 #include <string>
 #include <string_view>
 #include <variant>
+#include <vector>
 
+#include "fovea/engine.h"
 #include "fovea/request.h"
 #include "fovea/response.h"
 #include "fovea/result.h"
@@ -108,6 +110,9 @@ struct Metrics {
   Counter prefix_cache_queries;  ///< prefix_cache_queries_total: prompt tokens looked up
   Counter prefix_cache_hits;     ///< prefix_cache_hits_total: those that were found
 
+  Counter adapter_loads;          ///< adapter_loads_total: into slots
+  Counter adapter_load_failures;  ///< adapter_load_failures_total
+
   // Pictures
   Counter image_encodes;       ///< image_encodes_total: runs of the vision encoder
   Counter image_cache_hits;    ///< image_cache_hits_total
@@ -132,11 +137,18 @@ struct Metrics {
   Histogram step_crops{kBatchBounds};                 ///< iteration_crops: of one vision pass
 };
 
+/// Adapters as they stand, for lora_requests_info.
+struct AdapterReport {
+  int max_slots = 0;  ///< 0: there are none, and nothing is written
+  std::vector<AdapterInfo> adapters{};
+};
+
 /// All metrics as Prometheus text (format 0.0.4), each labelled with the model's name. The names
 /// are vLLM's where it has one, behind `prefix` (letters, digits, '_' and ':'), so that with
 /// "vllm:" boards made for it work. Numbers are read one after the other while others count on;
 /// inside a histogram they agree.
 std::string write_prometheus(const Metrics& metrics, std::string_view model_name,
+                             const AdapterReport& adapters = {},
                              std::string_view prefix = "fovea_");
 
 }  // namespace fovea

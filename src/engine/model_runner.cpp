@@ -224,7 +224,7 @@ void ModelRunner::gather_inputs(const StepPlan& plan) {
     in.query_start.push_back(static_cast<std::int32_t>(in.ids.size()));
     in.context_len.push_back(rows.end);
     in.prefix_len.push_back(sequence.prefix_len());
-    in.adapter_slots.push_back(sequence.adapter());
+    in.adapter_slots.push_back(rows.generation->adapter_slot);
   }
   in.page_table.assign(plan.rows.size() * max_pages, 0);
   for (std::size_t s = 0; s < plan.rows.size(); ++s) {

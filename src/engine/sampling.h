@@ -4,6 +4,8 @@
 #include <utility>
 #include <vector>
 
+#include "fovea/request.h"
+
 #include "base/ids.h"
 
 namespace fovea {
@@ -25,5 +27,9 @@ struct Sampling {
     return repetition_penalty != 1 || presence_penalty != 0 || frequency_penalty != 0;
   }
 };
+
+/// What a request asks for, with its skill's defaults: words are drawn a little warm, coordinates
+/// greedily.
+Sampling resolve_sampling(const Request& request);
 
 }  // namespace fovea

@@ -23,8 +23,9 @@ struct Scheduler::Budget {
   }
 };
 
-Scheduler::Scheduler(const SchedulerOptions& options, PageAllocator& pages, PrefixCache& cache)
-    : options_(options), pages_(pages), cache_(cache) {
+Scheduler::Scheduler(const SchedulerOptions& options, PageAllocator& pages, PrefixCache& cache,
+                     AdapterResidency& adapters)
+    : options_(options), pages_(pages), cache_(cache), adapters_(adapters) {
   FOVEA_CHECK(options.max_sequences >= 1 && options.max_rows > options.max_sequences &&
                   options.max_crops >= 1,
               "a step of {} rows and {} crops for {} sequences", options.max_rows,
@@ -71,6 +72,10 @@ void Scheduler::leave(Generation& generation) {
   const int known = std::min(sequence.num_computed(), sequence.length());
   if (known > 0) sequence.offer_to_cache(known);
   sequence.release();
+  if (generation.adapter_slot >= 0) {
+    adapters_.unpin(*generation.adapter);
+    generation.adapter_slot = kNoAdapter;
+  }
   generation.state = Generation::State::kOutside;
 }
 
@@ -258,6 +263,10 @@ void Scheduler::plan_admissions(StepPlan& plan, Budget& budget, double now_ms,
       hopeless_.push_back(&generation);
       continue;
     }
+    if (generation.adapter != nullptr && !adapters_.is_ready(generation.adapter)) {
+      ++next;
+      continue;
+    }
     // Somebody computes this very prefix: it is shared in a step or two.
     const auto flight = prefixes_in_flight_.find(prefix_of(generation));
     if (sequence.picture() && flight != prefixes_in_flight_.end()) {
@@ -286,6 +295,10 @@ void Scheduler::plan_admissions(StepPlan& plan, Budget& budget, double now_ms,
     next = waiting_.erase(next);
     generation.state = Generation::State::kRunning;
     running_.emplace(place_of(generation), &generation);
+    if (generation.adapter != nullptr) {
+      adapters_.pin(*generation.adapter);
+      generation.adapter_slot = generation.adapter->slot;
+    }
     if (!generation.was_admitted) {
       generation.was_admitted = true;
       generation.cached_tokens = std::min(cached, sequence.prompt_len());

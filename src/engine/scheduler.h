@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/adapter_residency.h"
 #include "engine/page_allocator.h"
 #include "engine/prefix_cache.h"
 #include "engine/step_plan.h"
@@ -37,11 +38,13 @@ struct StepCosts {
 /// run go on in every step; prompts and crops fill what is left of the step, within max_stall_ms,
 /// though one indivisible piece (a picture's prefix, a crop) may exceed it. When pages run out:
 /// cached ones are evicted, then the newest sequence is pre-empted; its picture stays in the prefix
-/// cache as long as there is room.
+/// cache as long as there is room. A sequence whose adapter is not on the device is passed over
+/// until it is.
 class Scheduler {
  public:
-  /// The allocator and cache must outlive the scheduler.
-  Scheduler(const SchedulerOptions& options, PageAllocator& pages, PrefixCache& cache);
+  /// Allocator, cache and adapters must outlive the scheduler.
+  Scheduler(const SchedulerOptions& options, PageAllocator& pages, PrefixCache& cache,
+            AdapterResidency& adapters);
 
   /// Lines up a generation whose picture is encoded or cached. It must stay alive until remove() or
   /// until it turns up in take_homeless() or take_hopeless().
@@ -112,6 +115,7 @@ class Scheduler {
   SchedulerOptions options_;
   PageAllocator& pages_;
   PrefixCache& cache_;
+  AdapterResidency& adapters_;
   std::map<Place, Generation*> waiting_, running_;
   std::map<PictureKey, const Generation*> prefixes_in_flight_;
   std::deque<std::shared_ptr<PictureJob>> pictures_;

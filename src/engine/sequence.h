@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "base/math.h"
+#include "engine/adapter_residency.h"
 #include "engine/image_cache.h"
 #include "engine/page_allocator.h"
 #include "engine/prefix_cache.h"
@@ -18,9 +19,6 @@
 
 namespace fovea {
 
-/// The adapter of a sequence that has none.
-inline constexpr std::int32_t kNoAdapter = -1;
-
 /// What a sequence is made of before anything is generated.
 struct Prompt {
   TokenId bos;
@@ -28,7 +26,7 @@ struct Prompt {
   std::optional<ImageIdentity> picture;
   int image_tokens = 0;  ///< positions of the picture; 0 without one
   std::vector<Token> tokens;
-  std::int32_t adapter = kNoAdapter;  ///< namespace in the prefix cache
+  std::int32_t adapter = kNoAdapter;  ///< AdapterEntry::id, a namespace in the prefix cache
 };
 
 /// One generation in flight: its tokens and the pages that hold its keys and values.

@@ -28,6 +28,7 @@ struct PictureJob {
 /// A request as the scheduler sees it: a sequence, its place in line and its budget.
 struct Generation {
   std::optional<Sequence> sequence;  ///< made before it is lined up
+  AdapterHandle adapter;             ///< null: none
   Sampling sampling;
   std::int64_t order = 0;  ///< of arrival
   double place_ms = 0;  ///< arrival minus the head start of its priority: the smallest goes first
@@ -47,6 +48,7 @@ struct Generation {
   bool may_run_ahead = false;  ///< the rule of the token after that one is known already
   int cached_tokens = 0;       ///< positions found in the prefix cache when it was first admitted
   bool was_admitted = false;
+  int adapter_slot = kNoAdapter;  ///< while it runs with an adapter
 };
 
 /// Rows of one sequence in a step: positions [begin, end).

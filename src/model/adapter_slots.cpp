@@ -83,6 +83,13 @@ Status AdapterSlots::check(const Adapter& adapter) const {
 Status AdapterSlots::upload(Stream& stream, int slot, const Adapter& adapter) {
   FOVEA_TRY_STATUS(check(adapter));
   clear(slot);
+  FOVEA_TRY_STATUS(copy(stream, slot, adapter));
+  enable(slot, adapter);
+  return {};
+}
+
+Status AdapterSlots::copy(Stream& stream, int slot, const Adapter& adapter) const {
+  FOVEA_TRY_STATUS(check(adapter));
   for (std::size_t layer = 0; layer < layers_.size(); ++layer) {
     for (std::size_t t = 0; t < kNumLoraTargets; ++t) {
       const LoraPair& pair = adapter.layers[layer][t];
@@ -93,14 +100,16 @@ Status AdapterSlots::upload(Stream& stream, int slot, const Adapter& adapter) {
       upload_matrices(stream, pair.b, pair.rank, module.b.view().rows(slot, 1));
     }
   }
-  FOVEA_TRY_STATUS(stream.synchronize());
+  return stream.synchronize();
+}
+
+void AdapterSlots::enable(int slot, const Adapter& adapter) noexcept {
   for (std::size_t layer = 0; layer < layers_.size(); ++layer) {
     for (std::size_t t = 0; t < kNumLoraTargets; ++t) {
       const int rank = adapter.layers[layer][t].rank;
       if (rank > 0) layers_[layer][t].ranks[static_cast<std::size_t>(slot)] = rank;
     }
   }
-  return {};
 }
 
 void AdapterSlots::clear(int slot) {

@@ -22,7 +22,8 @@ struct AdapterSlotLimits {
 
 /// Adapters on the device: a fixed number of slots, each large enough for every pair of an adapter
 /// of the largest rank. All memory is allocated at once. Belongs to the thread that runs the
-/// passes: upload() and clear() touch one slot only, but that slot must be in no pass.
+/// passes: upload(), enable() and clear() touch
+/// one slot only, but that slot must be in no pass.
 class AdapterSlots {
  public:
   /// `storage` is the model's, f32 or bf16. The device must outlive the slots. Errors:
@@ -39,6 +40,11 @@ class AdapterSlots {
   /// Nothing is converted: the time is that of copying adapter.size_bytes(). Errors: those of
   /// check(), kDeviceLost.
   Status upload(Stream& stream, int slot, const Adapter& adapter);
+
+  /// The two halves of upload(), for a thread beside the one that runs the passes: copy() fills a
+  /// slot that is clear, on any thread; enable() makes it count, on the passes' own.
+  Status copy(Stream& stream, int slot, const Adapter& adapter) const;
+  void enable(int slot, const Adapter& adapter) noexcept;
 
   /// Empties a slot: rows that name it are computed without an adapter.
   void clear(int slot);

@@ -31,13 +31,50 @@ Result<Response> Engine::run(const Request& request, const StreamCallback& on_te
 Result<std::uint64_t> Engine::submit(Request request, Callbacks callbacks) {
   auto& fake = testing::fake_engine();
   fake.requests.push_back(std::move(request));
-  callbacks.on_done(fake.response);
-  return std::uint64_t{fake.requests.size()};
+  if (fake.on_submit) return fake.on_submit(fake.requests.back(), std::move(callbacks));
+  const std::uint64_t id = fake.requests.size();
+  bool goes_on = true;
+  for (const std::string& piece : fake.pieces) {
+    goes_on = goes_on && (!callbacks.on_text || callbacks.on_text(piece));
+  }
+  callbacks.on_done(goes_on ? fake.response : Error{ErrorCode::kCancelled, "cancelled"});
+  return id;
 }
 
-EngineStats Engine::stats() const { return {}; }
+void Engine::cancel(std::uint64_t id) { testing::fake_engine().cancelled.push_back(id); }
+
+// A token for each byte.
+std::vector<std::int32_t> Engine::tokenize(std::string_view utf8) const {
+  std::vector<std::int32_t> ids;
+  for (const char c : utf8) ids.push_back(static_cast<unsigned char>(c));
+  return ids;
+}
+
+std::string Engine::detokenize(std::span<const std::int32_t> ids) const {
+  std::string text;
+  for (const std::int32_t id : ids) text += static_cast<char>(id);
+  return text;
+}
+
+std::string Engine::token_bytes(std::int32_t id) const {
+  return std::string(1, static_cast<char>(id));
+}
+
+EngineStats Engine::stats() const { return testing::fake_engine().stats; }
+
+std::string Engine::metrics_text() const {
+  return "# HELP fovea_num_requests_running Requests that are computed.\n"
+         "# TYPE fovea_num_requests_running gauge\n"
+         "fovea_num_requests_running{model_name=\"fake\"} 0\n";
+}
 
 const ModelInfo& Engine::info() const { return testing::fake_engine().info; }
+
+Result<ModelSummary> inspect_model(const std::filesystem::path& path) {
+  auto& fake = testing::fake_engine();
+  fake.inspected.push_back(path);
+  return fake.summary;
+}
 
 std::vector<DeviceReport> list_devices() {
   return {{"cpu", true, "2 threads, avx2"}, {"cuda", false, "not built in"}};

@@ -19,10 +19,17 @@ struct FakeEngine {
   std::vector<double> load_fractions;  ///< reported while loading
   Result<Image> decoded = Image{2, 1, {0, 0, 0, 0, 0, 0}};
   ModelInfo info;
+  Result<ModelSummary> summary = ModelSummary{"moondream2", "bf16", 1000};
+  /// Takes a submitted request's place in the engine; without it, `pieces` and `response` follow at
+  /// once.
+  std::function<Result<std::uint64_t>(const Request&, Callbacks)> on_submit;
+  EngineStats stats;
 
   // What the calls were given.
   std::vector<EngineOptions> created;
   std::vector<Request> requests;
+  std::vector<std::filesystem::path> inspected;
+  std::vector<std::uint64_t> cancelled;
   std::vector<BoxLabel> boxes;
   std::vector<PointLabel> points;
 };

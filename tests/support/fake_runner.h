@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <cstring>
 #include <deque>
 #include <functional>
 #include <map>
@@ -10,6 +11,7 @@
 
 #include "base/error.h"
 #include "engine/step_runner.h"
+#include "support/fake_adapter_store.h"
 
 namespace fovea::testing_support {
 
@@ -21,8 +23,8 @@ namespace fovea::testing_support {
 /// step, on a cache hit or on pre-emption differs from the answer of the request alone.
 class FakeRunner final : public StepRunner {
  public:
-  FakeRunner(int depth, int page_size, int vocab_size)
-      : depth_(depth), page_size_(page_size), vocab_size_(vocab_size) {}
+  FakeRunner(int depth, int page_size, int vocab_size, const FakeAdapterStore* adapters = nullptr)
+      : depth_(depth), page_size_(page_size), vocab_size_(vocab_size), adapters_(adapters) {}
 
   int depth() const override { return depth_; }
 
@@ -100,14 +102,25 @@ class FakeRunner final : public StepRunner {
     return hash ^ (hash >> 29);
   }
 
+  // What the adapter adds to the model; its slot must hold it.
+  std::uint64_t adapter_of(const Generation& generation) {
+    if (generation.adapter == nullptr) return 0;
+    const Sha256Digest& digest = generation.adapter->digest;
+    if (!adapters_->holds(generation.adapter_slot, digest)) misread = true;
+    std::uint64_t word = 0;
+    std::memcpy(&word, digest.data(), sizeof(word));
+    return word;
+  }
+
   void run(const PlannedRows& rows, StepOutput& output) {
     const Sequence& sequence = *rows.generation->sequence;
+    const std::uint64_t adapter = adapter_of(*rows.generation);
     std::uint64_t digest = 1;
     int position = 0;
     for (const PrefixKey& key : sequence.keys()) {
       if (position >= rows.end) break;
       digest = mix(digest, PrefixKeyHash{}(key));
-      digest = mix(digest, static_cast<std::uint64_t>(sequence.adapter()));
+      digest = mix(digest, adapter);
       for (int i = 0; i < key.span; ++i, ++position) {
         const int slot = sequence.slot_of(position);
         if (position < rows.begin) {
@@ -129,6 +142,7 @@ class FakeRunner final : public StepRunner {
   }
 
   int depth_, page_size_, vocab_size_;
+  const FakeAdapterStore* adapters_;
   std::map<int, std::uint64_t> digests_;
   std::deque<StepOutput> steps_;
   std::mutex mutex_;

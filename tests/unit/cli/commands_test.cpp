@@ -239,7 +239,7 @@ TEST_F(Program, FindsTheTinyModelWhereBuildsAndInstallationsPutIt) {
   fs::create_directories(root / "d/bin/models/tiny");  // nothing in it
 
   const auto found = [](std::optional<std::string> name, const fs::path& executable) {
-    const Result<fs::path> path = find_model(name, executable);
+    const Result<fs::path> path = find_model(name, {.executable = executable});
     return path.ok() ? path.value().string() : path.error().message;
   };
   EXPECT_EQ(found({}, root / "a/bin/fovea"), root / "a/bin/models/tiny");

@@ -4,15 +4,10 @@
 #include "fovea/engine.h"
 
 #include <algorithm>
-#include <array>
-#include <cmath>
 #include <gtest/gtest.h>
 #include <set>
 #include <thread>
 #include <unistd.h>
-
-#include "io/checkpoint.h"
-#include "support/checkpoint_builder.h"
 
 namespace fovea {
 namespace {
@@ -252,75 +247,6 @@ TEST(Engine, ABiasBansAWordAndAPenaltyStopsRepetition) {
   EXPECT_EQ(std::ranges::count(biased->token_ids, first), 0);
   request.sampling.logit_bias = {{1 << 24, 1.0f}};
   EXPECT_FALSE(engine().run(request).ok());
-}
-
-// An adapter of the variant kind that changes every linear of the golden model by `strength`.
-std::filesystem::path write_adapter(const std::string& name, float strength) {
-  const auto checkpoint = Checkpoint::open(kModel);
-  EXPECT_TRUE(checkpoint.ok());
-  testing_support::CheckpointBuilder builder;
-  constexpr std::int64_t kRank = 3;
-  for (const TensorEntry& tensor : checkpoint->tensors()) {
-    const std::size_t begin = tensor.name.find("text.blocks.");
-    const std::size_t end = tensor.name.rfind(".weight");
-    if (begin == std::string::npos || end == std::string::npos || tensor.shape.rank() != 2)
-      continue;
-    const std::string linear = tensor.name.substr(begin, end - begin);
-    const auto values = [&](std::int64_t count, float scale) {
-      std::vector<float> result;
-      for (std::int64_t i = 0; i < count; ++i) {
-        result.push_back(scale * std::sin(static_cast<float>(i) * 1.7f + strength));
-      }
-      return result;
-    };
-    const std::int64_t outputs = tensor.shape[0], inputs = tensor.shape[1];
-    builder.add_values(linear + ".A", {kRank, inputs}, values(kRank * inputs, 0.2f));
-    builder.add_values(linear + ".B", {outputs, kRank}, values(outputs * kRank, strength));
-  }
-  const auto path = std::filesystem::path(testing::TempDir()) / (name + ".safetensors");
-  builder.write(path);
-  return path;
-}
-
-TEST(Engine, AdaptersAndNoneShareAStepAndKeepTheirCachesApart) {
-  EngineOptions options;
-  options.model = kModel;
-  options.precision = Precision::kF32;
-  options.adapters = {{"weak", write_adapter("weak", 0.3f)},
-                      {"strong", write_adapter("strong", 2)}};
-  const auto adapted = Engine::create(options);
-  ASSERT_TRUE(adapted.ok()) << adapted.error().message;
-  std::vector<Request> requests;
-  for (int i = 0; i < 12; ++i) {
-    Request request = question("how many red circle are there");
-    request.picture = small_picture();
-    request.sampling.temperature = 0;
-    request.adapter = std::array{"", "weak", "strong"}[static_cast<std::size_t>(i % 3)];
-    requests.push_back(std::move(request));
-  }
-  std::vector<std::vector<std::int32_t>> alone;
-  for (int i = 0; i < 3; ++i) {
-    (*adapted)->drop_caches();
-    const auto response = (*adapted)->run(requests[static_cast<std::size_t>(i)]);
-    ASSERT_TRUE(response.ok()) << response.error().message;
-    alone.push_back(response->token_ids);
-  }
-  EXPECT_NE(alone[0], alone[2]);
-  EXPECT_EQ(alone[0], engine().run(requests[0])->token_ids);
-  for (const bool cold : {true, false}) {
-    if (cold) (*adapted)->drop_caches();
-    const auto together = (*adapted)->run_all(requests);
-    for (std::size_t i = 0; i < together.size(); ++i) {
-      ASSERT_TRUE(together[i].ok()) << together[i].error().message;
-      EXPECT_EQ(together[i]->token_ids, alone[i % 3]) << requests[i].adapter;
-    }
-  }
-  EXPECT_EQ((*adapted)->stats().num_crops, 4);  // three times alone, once for the rest
-
-  options.adapters = {{"broken", kModel / "tokenizer.json"}};
-  const auto refused = Engine::create(options);
-  ASSERT_FALSE(refused.ok());
-  EXPECT_NE(refused.error().message.find("tokenizer.json"), std::string::npos);
 }
 
 TEST(Engine, AFolderRemembersPicturesForTheNextProcess) {

@@ -102,7 +102,7 @@ class PrometheusText {
 };
 
 TEST(Metrics, NamesAreThoseOfVllmBehindAPrefix) {
-  const PrometheusText text(write_prometheus(Metrics{}, "m", "vllm:"));
+  const PrometheusText text(write_prometheus(Metrics{}, "m", {}, "vllm:"));
   const std::map<std::string, std::string> expected{
       {"vllm:num_requests_running", "gauge"},
       {"vllm:num_requests_waiting", "gauge"},

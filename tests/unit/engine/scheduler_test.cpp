@@ -13,7 +13,10 @@ constexpr int kPageSize = 16, kImageTokens = 40;
 struct Rig {
   explicit Rig(SchedulerOptions options = {.max_sequences = 8, .max_rows = 64, .max_crops = 2},
                int num_pages = 200)
-      : pages(num_pages), cache(pages, kPageSize), scheduler(options, pages, cache) {}
+      : pages(num_pages),
+        cache(pages, kPageSize),
+        adapters(1),
+        scheduler(options, pages, cache, adapters) {}
 
   Generation& line_up(int prompt, std::optional<int> picture = {}, double place_ms = 0) {
     Generation& generation = generations.emplace_back();
@@ -67,6 +70,7 @@ struct Rig {
 
   PageAllocator pages;
   PrefixCache cache;
+  AdapterResidency adapters;
   std::list<Generation> generations;
   Scheduler scheduler;
   StepCosts costs;

@@ -194,6 +194,7 @@ __attribute__((noinline)) static void shrink_sums(float factor, int64_t count, f
 }
 
 // One block of keys against the rows [row_begin, row_begin + kScoreRows) of a call.
+// NOLINTNEXTLINE(readability-function-size): the kernels' common arguments
 static void attend_block(const AttentionArgs& a, int64_t row_begin, int64_t key_begin,
                          int64_t count, const float* queries, const float* keys,
                          const float* values, float* scores, float* out, Softmax* running) {

@@ -77,6 +77,7 @@ static void dot_tile(int64_t pairs, const uint32_t* a, const uint16_t* b, float*
 }
 
 // One depth slice of gemm_tile.
+// NOLINTNEXTLINE(readability-function-size): the kernels' common arguments
 static void dot_slice(const GemmArgs& g, int64_t row_begin, int64_t row_end, int64_t panel_begin,
                       int64_t panel_end, int64_t k_begin, int64_t depth, float* scratch,
                       float* sums) {

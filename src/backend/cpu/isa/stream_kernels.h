@@ -136,6 +136,7 @@ static void stream_slice(const typename Panels::Value* const* x, int64_t depth, 
 
 // Calls stream_slice for `rows` <= kStreamRows and `panels` <= stream_panels_for(rows).
 template <class Panels, int kRows = kStreamRows>
+// NOLINTNEXTLINE(readability-function-size): the kernels' common arguments
 static void stream_some(int64_t rows, int64_t panels, const typename Panels::Value* const* x,
                         int64_t depth, const char* panel, int64_t panel_bytes, float* sums,
                         int64_t sum_stride, bool accumulate) {

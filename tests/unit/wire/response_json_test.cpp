@@ -1,10 +1,10 @@
-#include "json_output.h"
+#include "wire/response_json.h"
 
 #include <boost/json.hpp>
 #include <gmock/gmock.h>
 #include <limits>
 
-namespace fovea::cli {
+namespace fovea::wire {
 namespace {
 
 namespace json = boost::json;
@@ -102,4 +102,4 @@ TEST(JsonOutput, ErrorNamesItsType) {
 }
 
 }  // namespace
-}  // namespace fovea::cli
+}  // namespace fovea::wire

@@ -1,64 +1,16 @@
-#include "json_output.h"
+#include "response_json.h"
 
 #include <boost/json.hpp>
 #include <cmath>
-#include <fmt/format.h>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
-namespace fovea::cli {
+#include "json_text.h"
+
+namespace fovea::wire {
 namespace {
 
 namespace json = boost::json;
-
-void append(std::string& out, const json::value& value);
-
-template <class Range, class AppendItem>
-void append_list(std::string& out, char open, char close, const Range& range,
-                 AppendItem append_item) {
-  out += open;
-  bool first = true;
-  for (const auto& item : range) {
-    if (!first) out += ',';
-    first = false;
-    append_item(item);
-  }
-  out += close;
-}
-
-// The shortest digits that read back as the same double, always with a fraction or an exponent so
-// that typed readers see a real number. JSON has no NaN or infinity.
-std::string print_double(double value) {
-  if (!std::isfinite(value)) return "null";
-  std::string text = fmt::format("{}", value);
-  if (text.find_first_of(".e") == std::string::npos) text += ".0";
-  return text;
-}
-
-// Boost.JSON's own printing of doubles (0.25 as 2.5E-1) is correct, and hard to read.
-void append(std::string& out, const json::value& value) {
-  if (value.is_double()) {
-    out += print_double(value.get_double());
-  } else if (value.is_array()) {
-    append_list(out, '[', ']', value.get_array(),
-                [&out](const json::value& item) { append(out, item); });
-  } else if (value.is_object()) {
-    append_list(out, '{', '}', value.get_object(), [&out](const json::key_value_pair& pair) {
-      out += json::serialize(json::string(pair.key()));
-      out += ':';
-      append(out, pair.value());
-    });
-  } else {
-    out += json::serialize(value);
-  }
-}
-
-std::string print(const json::object& object) {
-  std::string out;
-  append(out, object);
-  return out;
-}
 
 json::array boxes_json(const std::vector<Box>& boxes) {
   json::array list;
@@ -125,7 +77,7 @@ json::object model_json(const ModelInfo& info) {
 
 }  // namespace
 
-std::string response_json(const SkillRequest& skill, const Response& response, TokenIds token_ids) {
+json::object response_object(const SkillRequest& skill, const Response& response) {
   json::object object;
   if (std::holds_alternative<CaptionRequest>(skill)) object["caption"] = response.text;
   if (std::holds_alternative<QueryRequest>(skill)) object["answer"] = response.text;
@@ -137,6 +89,11 @@ std::string response_json(const SkillRequest& skill, const Response& response, T
   }
   object["finish_reason"] = json::string(finish_reason_name(response.finish_reason));
   object["usage"] = usage_json(response.usage);
+  return object;
+}
+
+std::string response_json(const SkillRequest& skill, const Response& response, TokenIds token_ids) {
+  json::object object = response_object(skill, response);
   if (token_ids == TokenIds::kList) {
     object["token_ids"] = json::array(response.token_ids.begin(), response.token_ids.end());
   }
@@ -169,4 +126,4 @@ std::string info_json(std::span<const DeviceReport> devices, const ModelInfo* mo
   return print(object);
 }
 
-}  // namespace fovea::cli
+}  // namespace fovea::wire

@@ -61,14 +61,7 @@ void add_address_options(CLI::App& sub, ServeArgs& args) {
 void add_load_options(CLI::App& sub, ServeArgs& args) {
   EngineOptions& engine = args.model.options;
   server::ServerOptions& server = args.server;
-  add_integer(sub, "--max-queue", 1, "Requests inside at once, then 429; 1024 when not given",
-              [&engine](int value) { engine.max_queue = value; });
-  add_integer(sub, "--max-sequences", 1, "Answers generated at once; 16 when not given",
-              [&engine](int value) { engine.max_sequences = value; })
-      ->check(CLI::Range(1, 1024));
-  sub.add_option("--image-cache", engine.image_cache_folder,
-                 "Keep encoded pictures in this folder, over restarts too")
-      ->option_text("DIR");
+  add_engine_options(sub, engine);
   add_integer(sub, "--max-connections", 1, "Open connections; 4096 when not given",
               [&server](int value) { server.max_connections = value; });
   add_integer(

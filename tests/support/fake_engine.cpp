@@ -38,6 +38,16 @@ Result<Response> Engine::run(const Request& request, const StreamCallback& on_te
   return fake.response;
 }
 
+std::vector<Result<Response>> Engine::run_all(std::span<const Request> requests) {
+  auto& fake = testing::fake_engine();
+  std::vector<Result<Response>> answers;
+  for (const Request& request : requests) {
+    fake.requests.push_back(request);
+    answers.push_back(fake.responses.empty() ? fake.response : fake.responses.at(answers.size()));
+  }
+  return answers;
+}
+
 Result<std::uint64_t> Engine::submit(Request request, Callbacks callbacks) {
   auto& fake = testing::fake_engine();
   std::uint64_t id = 0;

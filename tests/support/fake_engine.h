@@ -17,8 +17,9 @@ struct FakeEngine {
   // What the calls will do.
   Status create_status;
   Result<Response> response = Response{};
-  std::vector<std::string> pieces;     ///< handed to the stream callback
-  std::vector<double> load_fractions;  ///< reported while loading
+  std::vector<Result<Response>> responses;  ///< of run_all, one for each request; or `response`
+  std::vector<std::string> pieces;          ///< handed to the stream callback
+  std::vector<double> load_fractions;       ///< reported while loading
   Result<Image> decoded = Image{2, 1, {0, 0, 0, 0, 0, 0}};
   ModelInfo info;
   Result<ModelSummary> summary = ModelSummary{"moondream2", "bf16", 1000};

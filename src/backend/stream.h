@@ -18,7 +18,8 @@ class Stream {
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
 
-  /// Host bytes -> device tensor of the same size, and back.
+  /// Host bytes -> device tensor of the same size, and back. upload() has read its source when it
+  /// returns; what download() writes is there after synchronize().
   virtual void upload(std::span<const std::byte> source, TensorView destination) = 0;
   virtual void download(TensorView source, std::span<std::byte> destination) = 0;
 

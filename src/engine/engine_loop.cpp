@@ -292,6 +292,7 @@ void EngineLoop::plan_and_launch() {
     idle_ = false;
   }
   for (Generation* generation : scheduler_.take_hopeless()) {
+    costs_.note_given_up();
     fail(static_cast<std::uint64_t>(generation->order),
          say(ErrorCode::kDeadlineExceeded, "the deadline cannot be met any more"));
   }
@@ -548,7 +549,7 @@ void EngineLoop::complete(Active& active, Progress progress) {
       progress == Progress::kStop ? FinishReason::kStop : FinishReason::kLength;
   active.response.usage.decode_ms = done_ms - active.first_token_ms;
   active.response.usage.total_ms = done_ms - active.submitted_ms;
-  learn(costs_.service_ms, done_ms - active.admitted_ms);
+  costs_.learn_service(done_ms - active.admitted_ms);
   finish(active, std::move(active.response));
 }
 

@@ -16,8 +16,6 @@ namespace {
 // Rows of a step beyond the longest picture prefix and a decoded row of every sequence: a prompt's
 // usual length.
 constexpr int kExtraRows = 256;
-constexpr int kMaxCropsPerPass =
-    2;  // enough rows for full-speed products; more would only cost memory
 constexpr float kLocalisationWindow = 0.02f;  // of the picture, to each side
 
 // Rows of 32-bit integers as gather_rows and scatter_rows move them: by their bits.
@@ -35,8 +33,9 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::create(Device& device, const M
   std::unique_ptr<ModelRunner> runner(new ModelRunner(device, model, cache, options));
   const ModelConfig& config = model.config();
   StepLimits limits;
-  limits.max_crops_per_pass = kMaxCropsPerPass;
-  limits.max_crops = kMaxCropsPerPass;
+  const int max_crops = device.crops_per_pass();
+  limits.max_crops_per_pass = max_crops;
+  limits.max_crops = max_crops;
   limits.max_sequences = options.max_sequences;
   limits.max_rows = config.text.prefix_attn + options.max_sequences + kExtraRows;
   limits.max_region_rows = limits.max_rows;
@@ -52,7 +51,7 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::create(Device& device, const M
   };
   ModelRunner& r = *runner;
   const Wanted wanted[] = {
-      {&r.crops_, DType::kU8, {kMaxCropsPerPass, crop, crop, 3}},
+      {&r.crops_, DType::kU8, {max_crops, crop, crop, 3}},
       {&r.token_ids_, DType::kI32, {rows}},
       {&r.positions_, DType::kI32, {rows}},
       {&r.slots_, DType::kI32, {rows}},
@@ -99,7 +98,7 @@ ModelRunner::~ModelRunner() {
 Status ModelRunner::make_tables() {
   const ModelConfig& config = model_.config();
   std::vector<std::int32_t> crop_rows(
-      static_cast<std::size_t>(kMaxCropsPerPass * config.vision.image_tokens()));
+      static_cast<std::size_t>(device_.crops_per_pass() * config.vision.image_tokens()));
   std::iota(crop_rows.begin(), crop_rows.end(), 0);
   std::vector<float> coords(static_cast<std::size_t>(config.region.coord_out_dim));
   std::vector<float> sizes(static_cast<std::size_t>(config.region.size_out_dim / 2));

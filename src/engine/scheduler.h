@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <deque>
 #include <limits>
@@ -27,7 +28,28 @@ struct SchedulerOptions {
 struct StepCosts {
   double crop_ms = 0;
   double row_ms = 0;
-  double service_ms = 0;  ///< from admission to the end of a request
+  double service_ms = 0;            ///< from admission to the end of a request: the mean
+  double service_deviation_ms = 0;  ///< the mean distance from it
+
+  /// Takes in what a request needed. Mean and deviation run along as TCP's round trips do
+  /// (Jacobson 1988).
+  void learn_service(double measured_ms) {
+    const bool first = service_ms == 0;
+    service_deviation_ms += (std::abs(measured_ms - service_ms) - service_deviation_ms) / 8;
+    service_ms += (measured_ms - service_ms) / 8;
+    if (first) {
+      service_ms = measured_ms;
+      service_deviation_ms = measured_ms / 4;
+    }
+  }
+  /// A request was given up unstarted because of these estimates. They shrink a little, so that one
+  /// that was much too high is put to the test again.
+  void note_given_up() {
+    service_ms -= service_ms / 512;
+    service_deviation_ms -= service_deviation_ms / 512;
+  }
+  /// What nearly every request needs no more than.
+  double safe_service_ms() const { return service_ms; }
 };
 
 /// Decides what each step does: continuous batching (Orca, Yu et al. 2022) with prompts in chunks

@@ -55,7 +55,7 @@ class BatchCommand {
     Result<BatchPictures> pictures = find_pictures(args_, terminal_.in);
     if (!pictures.ok()) return std::move(pictures).error();
     pictures_ = std::move(pictures).value();
-    Result<std::filesystem::path> model = find_model(args_.model.model, terminal_.executable);
+    Result<std::filesystem::path> model = find_model(args_.model, terminal_);
     if (!model.ok()) return std::move(model).error();
     key_ = batch_key(args_, *model);
 
@@ -122,7 +122,8 @@ class BatchCommand {
     ModelArgs model = args_.model;
     const std::size_t in_hand =
         BatchRun::pictures_in_hand(model.options.max_sequences, args_.questions.size());
-    model.options.max_queue = static_cast<int>(in_hand * args_.questions.size());
+    // An answer arrives a moment before its place in the queue is free: there is room for both.
+    model.options.max_queue = static_cast<int>(2 * in_hand * args_.questions.size());
     return load_engine(model, terminal_);
   }
 

@@ -34,11 +34,14 @@ int run(std::span<const std::string> args, Terminal terminal) {
   return text.exit_code == kExitOk ? written : text.exit_code;
 }
 
+Result<std::filesystem::path> find_model(const ModelArgs& args, const Terminal& terminal) {
+  return find_model(args.model, {.executable = terminal.executable,
+                                 .models_dir = args.models_dir,
+                                 .environment = terminal.environment});
+}
+
 Result<std::unique_ptr<Engine>> load_engine(const ModelArgs& args, Terminal& terminal) {
-  Result<std::filesystem::path> model =
-      find_model(args.model, {.executable = terminal.executable,
-                              .models_dir = args.models_dir,
-                              .environment = terminal.environment});
+  Result<std::filesystem::path> model = find_model(args, terminal);
   if (!model.ok()) return std::move(model).error();
   EngineOptions options = args.options;
   options.model = std::move(model).value();

@@ -32,6 +32,9 @@ int run_skill(const SkillArgs& args, Terminal& terminal);
 
 int run_info(const InfoArgs& args, Terminal& terminal);
 
+/// The path of the model that the arguments name.
+Result<std::filesystem::path> find_model(const ModelArgs& args, const Terminal& terminal);
+
 /// Loads the model that the arguments name, with a progress line where a person watches.
 Result<std::unique_ptr<Engine>> load_engine(const ModelArgs& args, Terminal& terminal);
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 
 #include "fovea/result.h"
@@ -25,6 +26,14 @@ class Stream {
   /// Waits until everything enqueued so far is done. Error: kDeviceLost, with the first failure
   /// since the last call.
   virtual Status synchronize() = 0;
+
+  /// A mark behind everything enqueued so far, and waiting for it without waiting for what came
+  /// later; errors as synchronize(). A stream without marks of its own waits for everything.
+  virtual std::uint64_t mark() { return 0; }
+  virtual Status wait(std::uint64_t mark) {
+    (void)mark;
+    return synchronize();
+  }
 
  protected:
   Stream() = default;

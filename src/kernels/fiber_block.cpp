@@ -107,6 +107,9 @@ constexpr std::size_t kStackBytes = std::size_t{128} << 10;
 struct Barrier {
   std::uint32_t arrived = 0;
   std::uint32_t generation = 0;
+  // What orders its threads for ThreadSanitizer, by generation: who is through may arrive at the
+  // next barrier while others have yet to leave this one.
+  char order[2] = {};
 };
 
 }  // namespace
@@ -134,6 +137,8 @@ struct FiberBlock::State {
   const void* context = nullptr;
   void* main_stack_pointer = nullptr;
   void* main_tsan = nullptr;
+  char started = 0;  // orders the caller before the threads, for ThreadSanitizer
+  char ended = 0;    // and the threads before the caller
   std::byte* stacks = nullptr;
 
   void make_fibers(std::uint32_t count);
@@ -155,7 +160,7 @@ FOVEA_UNSEEN void FiberBlock::State::run_fiber(Fiber* fiber) {
   for (;;) {
     State* state = fiber->state;
 #if defined(__SANITIZE_THREAD__)
-    __tsan_acquire(&state->main_stack_pointer);
+    __tsan_acquire(&state->started);
 #endif
     state->body(state->context, fiber->index);
     state->finish(fiber->index);
@@ -202,7 +207,7 @@ FOVEA_UNSEEN void FiberBlock::State::yield(std::uint32_t index) {
 
 FOVEA_UNSEEN void FiberBlock::State::finish(std::uint32_t index) {
 #if defined(__SANITIZE_THREAD__)
-  __tsan_release(&main_stack_pointer);
+  __tsan_release(&ended);
 #endif
   num_idle = 0;
   const std::uint32_t to = next[index];
@@ -213,17 +218,17 @@ FOVEA_UNSEEN void FiberBlock::State::finish(std::uint32_t index) {
     return;
   }
 #if defined(__SANITIZE_THREAD__)
-  __tsan_switch_to_fiber(main_tsan, 0);
+  __tsan_switch_to_fiber(main_tsan, __tsan_switch_to_fiber_no_sync);
 #endif
   fovea_switch_fiber(&fibers[index].stack_pointer, main_stack_pointer);
 }
 
 FOVEA_UNSEEN void FiberBlock::State::wait(Barrier& barrier, std::uint32_t expected,
                                           std::uint32_t index) {
-#if defined(__SANITIZE_THREAD__)
-  __tsan_release(&barrier);
-#endif
   const std::uint32_t generation = barrier.generation;
+#if defined(__SANITIZE_THREAD__)
+  __tsan_release(&barrier.order[generation % 2]);
+#endif
   if (++barrier.arrived == expected) {
     barrier.arrived = 0;
     ++barrier.generation;
@@ -232,7 +237,7 @@ FOVEA_UNSEEN void FiberBlock::State::wait(Barrier& barrier, std::uint32_t expect
     while (barrier.generation == generation) yield(index);
   }
 #if defined(__SANITIZE_THREAD__)
-  __tsan_acquire(&barrier);
+  __tsan_acquire(&barrier.order[generation % 2]);
 #endif
 }
 
@@ -272,11 +277,11 @@ FOVEA_UNSEEN void FiberBlock::run(std::uint32_t num_threads, Body body, const vo
   s.context = context;
 #if defined(__SANITIZE_THREAD__)
   s.main_tsan = __tsan_get_current_fiber();
-  __tsan_release(&s.main_stack_pointer);
+  __tsan_release(&s.started);
 #endif
   s.change(&s.main_stack_pointer, s.fibers[0]);
 #if defined(__SANITIZE_THREAD__)
-  __tsan_acquire(&s.main_stack_pointer);
+  __tsan_acquire(&s.ended);
 #endif
 }
 

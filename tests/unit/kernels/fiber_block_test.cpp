@@ -1,6 +1,7 @@
 #include "kernels/fiber_block.h"
 
 #include <cstdint>
+#include <cstdlib>
 #include <gtest/gtest.h>
 #include <vector>
 
@@ -89,40 +90,40 @@ TEST(FiberBlock, WarpsPassTheirBarriersAlone) {
 
 using FiberBlockDeathTest = testing::Test;
 
-TEST(FiberBlockDeathTest, ABarrierThatNotAllReachIsAnError) {
-  EXPECT_DEATH(
-      {
-        FiberBlock fibers;
-        const Shared shared{&fibers, 64, nullptr, nullptr};
-        fibers.run(
-            64,
-            [](const void* context, std::uint32_t index) {
-              if (index != 40) static_cast<const Shared*>(context)->fibers->block_barrier(index);
-            },
-            &shared);
+void leave_one_thread_out() {
+  FiberBlock fibers;
+  const Shared shared{&fibers, 64, nullptr, nullptr};
+  fibers.run(
+      64,
+      [](const void* context, std::uint32_t index) {
+        if (index != 40) static_cast<const Shared*>(context)->fibers->block_barrier(index);
       },
-      "waits at a barrier that others of its block never reach");
+      &shared);
+}
+
+TEST(FiberBlockDeathTest, ABarrierThatNotAllReachIsAnError) {
+  EXPECT_DEATH(leave_one_thread_out(), "waits at a barrier that others of its block never reach");
 }
 
 #if defined(__SANITIZE_THREAD__)
-TEST(FiberBlockDeathTest, AMissingBarrierIsARace) {
-  EXPECT_DEATH(
-      {
-        FiberBlock fibers;
-        std::vector<std::uint32_t> cells(32);
-        std::vector<std::uint64_t> seen(32);
-        const Shared shared{&fibers, 32, &cells, &seen};
-        fibers.run(
-            32,
-            [](const void* context, std::uint32_t index) {
-              const Shared& s = *static_cast<const Shared*>(context);
-              (*s.cells)[index] = index;
-              (*s.seen)[index] = (*s.cells)[(index + 1) % 32];
-            },
-            &shared);
-        std::exit(0);  // the sanitizer's own code comes on the way out
+void read_a_neighbour_without_a_barrier() {
+  FiberBlock fibers;
+  std::vector<std::uint32_t> cells(32);
+  std::vector<std::uint64_t> seen(32);
+  const Shared shared{&fibers, 32, &cells, &seen};
+  fibers.run(
+      32,
+      [](const void* context, std::uint32_t index) {
+        const Shared& s = *static_cast<const Shared*>(context);
+        (*s.cells)[index] = index;
+        (*s.seen)[index] = (*s.cells)[(index + 1) % 32];
       },
-      "data race");
+      &shared);
+  std::exit(0);  // the sanitizer's own exit code comes on the way out
+}
+
+TEST(FiberBlockDeathTest, AMissingBarrierIsARace) {
+  EXPECT_DEATH(read_a_neighbour_without_a_barrier(), "data race");
 }
 #endif
 

@@ -77,7 +77,8 @@ void add_model_options(CLI::App& app, ModelArgs& model) {
             })
       ->group("Model and machine");
   add_models_dir_option(app, model.models_dir);
-  app.add_option("--device", options.device, "auto, cpu (fovea info lists what there is)")
+  app.add_option("--device", options.device,
+                 "auto, cpu, cuda, cuda:N (fovea info lists what there is)")
       ->option_text("NAME")
       ->group("Model and machine");
   add_value(app, "--dtype", "TYPE", "auto, f32 or bf16; auto is what the checkpoint holds",

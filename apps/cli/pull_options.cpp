@@ -68,6 +68,7 @@ CLI::App& add_models(CLI::App& app, ModelsArgs& args) {
           "MODEL", [&args](const std::string& name) { args.remove = name; },
           "As fovea models names it")
       ->required();
+  remove.add_flag("--json", args.json, "Print one JSON object instead of text");
   add_models_dir_option(remove, args.models_dir);
   sub.footer(
       "Examples:\n"

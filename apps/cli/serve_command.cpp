@@ -54,6 +54,8 @@ void add_address_options(CLI::App& sub, ServeArgs& args) {
   add_repeatable(sub, "--allow-url-host", "HOST",
                  "Fetch pictures from URLs of this host; none when not given",
                  append_to(server.url_hosts));
+  sub.add_flag("--allow-private-urls", server.allow_private_urls,
+               "Of those hosts also the ones in private networks: cameras, say");
 }
 
 void add_load_options(CLI::App& sub, ServeArgs& args) {
@@ -135,7 +137,7 @@ int run_serve(const ServeArgs& args, Terminal& terminal) {
   if (args.log != LogMode::kNone) {
     options.log = log;
     model.options.request_log = log;
-    model.options.log_content = args.log == LogMode::kJsonWithContent;
+    options.log_content = model.options.log_content = args.log == LogMode::kJsonWithContent;
   }
   raise_descriptor_limit();
   // The engine's requests end before the server's connections do.

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/try.h"
+#include "hub/human.h"
 #include "hub/url.h"
 
 namespace fovea::hub {
@@ -189,7 +190,7 @@ HttpOutcome HttpClient::send_once(const HttpRequest& request, BodySink& sink, st
     const char* reason = hop.has_stalled      ? "the server has fallen silent"
                          : message[0] != '\0' ? message.data()
                                               : curl_easy_strerror(code);
-    outcome.status = error(ErrorCode::kIo, "{}", reason);
+    outcome.status = error(ErrorCode::kIo, "{}", harmless(reason));
     outcome.worth_retrying = may_pass(code);
   }
   outcome.response = std::move(hop.response);

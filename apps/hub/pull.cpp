@@ -53,9 +53,9 @@ class Pull {
     if (std::optional<PullResult> there = find_installed()) return std::move(*there);
 
     incoming_ = store_.incoming(options_.model);
-    FOVEA_TRY_STATUS(make_folder(incoming_));
     FOVEA_TRY_STATUS(choose_files());
     FOVEA_TRY_STATUS(check_sizes());
+    FOVEA_TRY_STATUS(make_folder(incoming_));
     take_over_installed();
     FOVEA_TRY_STATUS(check_space());
     FOVEA_TRY_STATUS(fetch_files());

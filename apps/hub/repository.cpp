@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/try.h"
+#include "hub/human.h"
 
 namespace fovea::hub {
 namespace {
@@ -163,7 +164,7 @@ Result<std::vector<std::string>> parse_shard_index(std::string_view text) {
     const std::string_view name = text_of(&entry.value()).value_or("");
     if (!is_plain_file_name(name)) {
       return invalid_argument("the index of shards names a file that may not be here: '{}'",
-                              name.substr(0, kMaxFileNameBytes));
+                              harmless(name.substr(0, kMaxFileNameBytes)));
     }
     names.insert(std::string(name));
     if (names.size() > kMaxShards) {

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/try.h"
+#include "hub/human.h"
 
 namespace fovea::hub {
 namespace {
@@ -30,12 +31,12 @@ std::optional<std::string> part(CURLU* url, CURLUPart which, unsigned flags = 0)
 Result<Origin> origin_of(const std::string& url) {
   const std::unique_ptr<CURLU, FreeUrl> parsed(curl_url());
   if (!parsed || curl_url_set(parsed.get(), CURLUPART_URL, url.c_str(), 0) != CURLUE_OK) {
-    return invalid_argument("'{}' is no URL", url);
+    return invalid_argument("'{}' is no URL", harmless(url));
   }
   Origin origin;
   origin.scheme = part(parsed.get(), CURLUPART_SCHEME).value_or("");
   if (origin.scheme != "http" && origin.scheme != "https") {
-    return invalid_argument("'{}' is neither an http nor an https URL", url);
+    return invalid_argument("'{}' is neither an http nor an https URL", harmless(url));
   }
   if (part(parsed.get(), CURLUPART_USER) || part(parsed.get(), CURLUPART_PASSWORD)) {
     return invalid_argument("a URL of {} carries a user name", origin.scheme);
@@ -46,7 +47,8 @@ Result<Origin> origin_of(const std::string& url) {
   });
   const std::string port = part(parsed.get(), CURLUPART_PORT, CURLU_DEFAULT_PORT).value_or("");
   std::from_chars(port.data(), port.data() + port.size(), origin.port);
-  if (origin.host.empty() || origin.port == 0) return invalid_argument("'{}' names no host", url);
+  if (origin.host.empty() || origin.port == 0)
+    return invalid_argument("'{}' names no host", harmless(url));
   return origin;
 }
 
@@ -60,7 +62,8 @@ bool is_loopback(const Origin& origin) {
 Status check_redirect(const Origin& from, const Origin& to) {
   if (from.scheme == "https" && to.scheme != "https") {
     return error(ErrorCode::kFailedPrecondition,
-                 "{} sends us on from https to plain http on {}: refused", from.host, to.host);
+                 "{} sends us on from https to plain http on {}: refused", harmless(from.host),
+                 harmless(to.host));
   }
   return {};
 }

@@ -68,19 +68,24 @@ class Scheduler {
 
   /// Takes a generation out, at any moment. True when nothing in flight refers to it any more and
   /// its pages are back; otherwise commit() reports it later.
-  bool remove(Generation& generation);
+  bool remove(Generation& generation) noexcept;
 
   /// Lines up a picture whose crops are ready.
   void add_picture(std::shared_ptr<PictureJob> picture);
   /// Nobody wants this picture any more: crops that are not planned yet are dropped.
-  void drop_picture(const PictureJob& picture);
+  void drop_picture(const PictureJob& picture) noexcept;
 
   /// Plans the next step. `more_pictures`: others are being prepared and may join a vision batch.
+  /// A generation for which memory runs out here is left out, and turns up in failed(). Throws
+  /// std::bad_alloc, before anything is planned, when there is no memory for a plan at all.
   StepPlan plan(double now_ms, const StepCosts& costs, bool more_pictures);
 
   /// The step has come back. Generations that only waited for it are appended to `left`. Call it
   /// before tokens are appended.
   void commit(const StepPlan& plan, std::vector<Generation*>& left);
+  /// Takes rows back that were planned and will not be launched; the generation stays, or has left
+  /// if it is kOutside afterwards.
+  void withdraw(const PlannedRows& rows) noexcept;
 
   /// The step failed: its rows never ran. All generations in it must be removed by the caller
   /// afterwards.
@@ -93,6 +98,8 @@ class Scheduler {
   /// the place of others. Where nothing runs, one is tried all the same: so estimates that are too
   /// high do not last.
   std::vector<Generation*> take_hopeless() { return std::exchange(hopeless_, {}); }
+  /// Generations that there was no memory for, until the next plan; the caller must remove them.
+  const std::vector<Generation*>& failed() const { return failed_; }
 
   int num_waiting() const { return static_cast<int>(waiting_.size()); }
   int num_running() const { return static_cast<int>(running_.size()); }
@@ -121,14 +128,18 @@ class Scheduler {
   static bool is_decoding(const Generation& generation);
   static bool is_planned(const Generation& generation, const StepPlan& plan);
   bool make_room(Generation& generation, int num_positions, StepPlan& plan, bool may_preempt);
-  void preempt(Generation& victim);
+  void preempt(Generation& victim) noexcept;
+  void fail(Generation& generation) noexcept;
+  void collect_candidates(bool decoding);
+  bool try_admit(Generation& generation, StepPlan& plan, Budget& budget, bool& goes_on);
   void plan_decodes(StepPlan& plan, Budget& budget);
   void plan_prompts(StepPlan& plan, Budget& budget);
   void plan_admissions(StepPlan& plan, Budget& budget, double now_ms, const StepCosts& costs);
   void plan_crops(StepPlan& plan, Budget& budget, double now_ms, bool more_pictures);
   int affordable_rows(const Generation& generation, const Budget& budget) const;
-  void add_rows(StepPlan& plan, Generation& generation, int end, Budget& budget);
-  void leave(Generation& generation);
+  void add_rows(StepPlan& plan, Generation& generation, int end, Budget& budget) noexcept;
+  void offer(Sequence& sequence, int num_positions) noexcept;
+  void leave(Generation& generation) noexcept;
 
   SchedulerOptions options_;
   PageAllocator& pages_;
@@ -138,6 +149,8 @@ class Scheduler {
   std::map<PictureKey, const Generation*> prefixes_in_flight_;
   std::deque<std::shared_ptr<PictureJob>> pictures_;
   std::vector<Generation*> homeless_, hopeless_;
+  // With room for every sequence: filling them takes no memory.
+  std::vector<Generation*> failed_, candidates_;
   int num_queued_crops_ = 0;
   int num_leaving_ = 0;
   std::int64_t num_preemptions_ = 0;

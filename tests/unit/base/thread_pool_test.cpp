@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <gtest/gtest.h>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -48,6 +49,22 @@ TEST(ThreadPool, CallersOnSeveralThreadsTakeTurns) {
     }
   }
   EXPECT_EQ(total.load(), 4 * 100 * 8);
+}
+
+TEST(ThreadPool, WhatABodyThrowsReachesItsCallerAndThePoolGoesOn) {
+  for (const int num_threads : {1, 4}) {
+    ThreadPool pool(num_threads);
+    for (const std::int64_t culprit : {0, 57, 199}) {
+      EXPECT_THROW(pool.parallel_for(200,
+                                     [&](std::int64_t i, int) {
+                                       if (i == culprit) throw std::bad_alloc();
+                                     }),
+                   std::bad_alloc);
+      std::atomic<int> calls{0};
+      pool.parallel_for(200, [&](std::int64_t, int) { ++calls; });
+      EXPECT_EQ(calls.load(), 200);
+    }
+  }
 }
 
 }  // namespace

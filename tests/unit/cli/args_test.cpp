@@ -238,6 +238,34 @@ TEST(Args, Info_TakesNoPicture) {
   EXPECT_EQ(std::get<InfoArgs>(parsed).model.model, "m");
 }
 
+TEST(Args, Pull_ReadsItsOptions) {
+  const ParsedArgs parsed =
+      parse({"pull", "a/b@main", "--endpoint", "https://mirror", "--token-file", "t", "--ca-file",
+             "c", "--tokenizer", "d/e", "--retries", "0", "--retry-wait", "2", "--stall-timeout",
+             "9", "--models-dir", "m", "--json"});
+
+  ASSERT_TRUE(std::holds_alternative<PullArgs>(parsed));
+  const auto& args = std::get<PullArgs>(parsed);
+  EXPECT_EQ(args.model, "a/b@main");
+  EXPECT_EQ(args.endpoint, "https://mirror");
+  EXPECT_EQ(args.token_file, "t");
+  EXPECT_EQ(args.ca_file, "c");
+  EXPECT_EQ(args.tokenizer, "d/e");
+  EXPECT_EQ(args.retries, 0);
+  EXPECT_EQ(args.retry_wait_s, 2);
+  EXPECT_EQ(args.stall_timeout_s, 9);
+  EXPECT_EQ(args.models_dir, "m");
+  EXPECT_TRUE(args.json);
+}
+
+TEST(Args, Models_ListsUnlessToldToRemove) {
+  EXPECT_FALSE(std::get<ModelsArgs>(parse({"models", "--json"})).remove.has_value());
+  const ParsedArgs parsed = parse({"models", "rm", "moondream2", "--json"});
+  ASSERT_TRUE(std::holds_alternative<ModelsArgs>(parsed));
+  EXPECT_EQ(std::get<ModelsArgs>(parsed).remove, "moondream2");
+  EXPECT_TRUE(std::get<ModelsArgs>(parsed).json);
+}
+
 struct BadUsage {
   std::vector<std::string> args;
   std::string message;  // a part of it

@@ -1,0 +1,79 @@
+#include "model_path.h"
+
+#include <fstream>
+#include <gmock/gmock.h>
+#include <map>
+
+#include "hub/model_store.h"
+
+namespace fovea::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+Environment with(std::map<std::string, std::string> variables) {
+  return [variables = std::move(variables)](const char* name) {
+    const auto found = variables.find(name);
+    return found == variables.end() ? std::nullopt : std::optional(found->second);
+  };
+}
+
+TEST(ModelsFolder, OptionThenOwnVariableThenDataFolderThenHome) {
+  const std::map<std::string, std::string> all{
+      {"FOVEA_MODELS", "/m"}, {"XDG_DATA_HOME", "/x"}, {"HOME", "/h"}};
+  EXPECT_EQ(*models_folder("/o", with(all)), "/o");
+  EXPECT_EQ(*models_folder({}, with(all)), "/m");
+  EXPECT_EQ(*models_folder({}, with({{"XDG_DATA_HOME", "/x"}, {"HOME", "/h"}})), "/x/fovea/models");
+  EXPECT_EQ(*models_folder({}, with({{"XDG_DATA_HOME", "x"}, {"HOME", "/h"}})),
+            "/h/.local/share/fovea/models");
+  EXPECT_FALSE(models_folder({}, with({})).ok());
+}
+
+class PulledModel : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    root_ = fs::path(::testing::TempDir()) / "fovea_pulled_model";
+    fs::remove_all(root_);
+    const hub::ModelStore store(root_);
+    const auto model = *hub::parse_reference("moondream2");
+    ASSERT_TRUE(hub::make_folder(store.incoming(model)).ok());
+    ASSERT_TRUE(store
+                    .install(model, {.repository = model.repository,
+                                     .revision = model.revision,
+                                     .commit = {},
+                                     .tokenizer_repository = {},
+                                     .tokenizer_commit = {},
+                                     .licence = {},
+                                     .files = {}})
+                    .ok());
+  }
+  void TearDown() override { fs::remove_all(root_); }
+
+  Result<fs::path> find(const std::string& name) const {
+    return find_model(name, {.executable = "/nowhere/fovea",
+                             .models_dir = std::nullopt,
+                             .environment = with({{"FOVEA_MODELS", root_.string()}})});
+  }
+
+  fs::path root_;
+};
+
+TEST_F(PulledModel, IsFoundByEitherOfItsNames) {
+  EXPECT_EQ(*find("moondream2"), root_ / "vikhyatk/moondream2");
+  EXPECT_EQ(*find("vikhyatk/moondream2"), root_ / "vikhyatk/moondream2");
+}
+
+TEST_F(PulledModel, ThatIsNotThereNamesTheCommand) {
+  EXPECT_THAT(find("moondream3").error().message, HasSubstr("fovea pull moondream3"));
+  EXPECT_THAT(find("a/b@c").error().message, HasSubstr("fovea pull a/b@c"));
+}
+
+TEST_F(PulledModel, PathsStayPaths) {
+  EXPECT_EQ(*find(root_), root_);
+  EXPECT_EQ(find("./missing").error().message, "there is no model at ./missing");
+  EXPECT_EQ(find("missing").error().message, "there is no model at missing");
+}
+
+}  // namespace
+}  // namespace fovea::cli

@@ -292,7 +292,6 @@ void EngineLoop::plan_and_launch() {
     idle_ = false;
   }
   for (Generation* generation : scheduler_.take_hopeless()) {
-    costs_.note_given_up();
     fail(static_cast<std::uint64_t>(generation->order),
          say(ErrorCode::kDeadlineExceeded, "the deadline cannot be met any more"));
   }

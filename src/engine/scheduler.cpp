@@ -292,7 +292,8 @@ void Scheduler::plan_admissions(StepPlan& plan, Budget& budget, double now_ms,
     const std::size_t num_copies = plan.copies.size();
     bool goes_on = true, again = true;
     const Status tried = guarded([&] {
-      if (generation.deadline_ms > 0 && now_ms + costs.safe_service_ms() > generation.deadline_ms) {
+      if (generation.deadline_ms > 0 && num_running() > 0 &&
+          now_ms + costs.safe_service_ms() > generation.deadline_ms) {
         hopeless_.push_back(&generation);
         waiting_.erase(place_of(generation));
         generation.state = Generation::State::kOutside;

@@ -42,14 +42,8 @@ struct StepCosts {
       service_deviation_ms = measured_ms / 4;
     }
   }
-  /// A request was given up unstarted because of these estimates. They shrink a little, so that one
-  /// that was much too high is put to the test again.
-  void note_given_up() {
-    service_ms -= service_ms / 512;
-    service_deviation_ms -= service_deviation_ms / 512;
-  }
   /// What nearly every request needs no more than.
-  double safe_service_ms() const { return service_ms; }
+  double safe_service_ms() const { return service_ms + 2 * service_deviation_ms; }
 };
 
 /// Decides what each step does: continuous batching (Orca, Yu et al. 2022) with prompts in chunks
@@ -100,7 +94,9 @@ class Scheduler {
   /// Generations whose picture is neither cached nor encoded any more: their picture must be made
   /// again before add().
   std::vector<Generation*> take_homeless() { return std::exchange(homeless_, {}); }
-  /// Generations that could not finish before their deadline if they started now.
+  /// Generations that could hardly finish before their deadline if they started now, and would take
+  /// the place of others. Where nothing runs, one is tried all the same: so estimates that are too
+  /// high do not last.
   std::vector<Generation*> take_hopeless() { return std::exchange(hopeless_, {}); }
   /// Generations that there was no memory for, until the next plan; the caller must remove them.
   const std::vector<Generation*>& failed() const { return failed_; }

@@ -127,7 +127,9 @@ TEST(Cancels, AtRandomMomentsLeaveNoPageAndNoSlotInUse) {
     const Result<std::uint64_t> id = (*engine)->submit(draw(random), std::move(callbacks));
     ASSERT_TRUE(id.ok()) << id.error().message;
     ids.push_back(*id);
-    while (ids.size() > random() % 32) {
+    // Fewer than come in: the rest must be answered before more are let in, so that all stages of
+    // work are under way.
+    if (random() % 100 < 85) {
       const std::size_t victim = random() % ids.size();
       (*engine)->cancel(ids[victim]);
       ids.erase(ids.begin() + static_cast<std::ptrdiff_t>(victim));

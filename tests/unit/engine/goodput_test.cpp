@@ -54,7 +54,6 @@ class Simulation {
       ended += expire();
       const StepPlan plan = scheduler_.plan(now_ms_, costs_, false);
       for (Generation* hopeless : scheduler_.take_hopeless()) {
-        costs_.note_given_up();
         running_.remove_if([&](const Active& active) { return &active.generation == hopeless; });
         ++outcome_.given_up;
         ++ended;

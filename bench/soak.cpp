@@ -388,6 +388,9 @@ Result<bool> soak(const Options& options, const fs::path& folder) {
 }  // namespace fovea
 
 int main(int argc, char** argv) {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, 64 << 10);  // as the program does; see apps/cli/main.cpp
+#endif
   fovea::Options options;
   CLI::App app("Runs the engine on a mixed load and tells whether its memory stays flat.");
   app.add_option("--model", options.model,

@@ -26,7 +26,7 @@ SUFFIXES = {".h", ".cpp", ".cu", ".mm", ".inc"}
 # Headers with a dot or a slash that come with the compiler or the operating system. The C++ library's own have neither.
 SYSTEM = re.compile(
     r"^(sys/.*|linux/.*|netinet/.*|arpa/.*|asm/.*"
-    r"|(unistd|fcntl|signal|sched|pthread|dlfcn|dirent|errno|poll|termios|spawn|cpuid|immintrin|arm_neon"
+    r"|(unistd|fcntl|malloc|signal|sched|pthread|dlfcn|dirent|errno|poll|termios|spawn|cpuid|immintrin|arm_neon"
     r"|arm_bf16|glob|stddef|stdint|stdio|stdlib|string|math|limits|setjmp)\.h)$"
 )
 

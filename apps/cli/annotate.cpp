@@ -54,15 +54,14 @@ Result<std::vector<std::byte>> annotated_png(Image image, std::span<const Findin
   return encode_png(image);
 }
 
-Status annotate(const Request& request, const Response& response, const PictureLimits& limits,
-                const std::filesystem::path& out) {
+Status annotate(const Request& request, std::span<const Finding> findings,
+                const PictureLimits& limits, const std::filesystem::path& out) {
   if (!request.picture) {
     return Error{ErrorCode::kInvalidArgument, "there is no picture to draw on"};
   }
   Result<Image> image = decoded(request, limits);
   if (!image.ok()) return std::move(image).error();
-  const Finding finding{request.skill, response};
-  Result<std::vector<std::byte>> png = annotated_png(std::move(image).value(), {&finding, 1});
+  Result<std::vector<std::byte>> png = annotated_png(std::move(image).value(), findings);
   if (!png.ok()) return std::move(png).error();
   return write_file(out, *png);
 }

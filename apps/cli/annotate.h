@@ -23,9 +23,9 @@ struct Finding {
 /// are turned the way that the coordinates refer to.
 Result<std::vector<std::byte>> annotated_png(Image image, std::span<const Finding> findings);
 
-/// Draws what the answer found on the request's picture, turned the way that the coordinates refer
+/// Draws what the answers found on the request's picture, turned the way that the coordinates refer
 /// to, and writes it as a PNG file (whole or not at all).
-Status annotate(const Request& request, const Response& response, const PictureLimits& limits,
-                const std::filesystem::path& out);
+Status annotate(const Request& request, std::span<const Finding> findings,
+                const PictureLimits& limits, const std::filesystem::path& out);
 
 }  // namespace fovea::cli

@@ -13,6 +13,7 @@
 #include "fovea/engine.h"
 
 #include "batch_options.h"
+#include "bench_options.h"
 #include "options.h"
 #include "pull_options.h"
 #include "serve_command.h"
@@ -21,10 +22,14 @@
 namespace fovea::cli {
 namespace {
 
+constexpr std::size_t kMaxTexts = 64;
+constexpr int kMaxAnswers = 128;
+constexpr int kMaxSequences = 16;  // generated at once; more answers wait for their turn
+
 // What CLI11 fills in. Everything that is a number or has a shape goes through values.h, so that
 // one place says what is accepted ("0x10", "1e3" or "nan" for --threads are not).
 struct RawArgs {
-  BenchServeArgs bench;
+  RawBenchArgs bench;
   RawBatchArgs batch;
   PullArgs pull;
   ModelsArgs models;
@@ -33,6 +38,9 @@ struct RawArgs {
   SamplingParams sampling;
   std::string picture;
   std::string text;
+  std::vector<std::string> more_texts;
+  int num_answers = 1;
+  std::optional<std::string> json_schema;
   CaptionLength length = CaptionLength::kNormal;
   std::optional<int> max_objects;
   std::vector<SpatialRef> spatial_refs;
@@ -86,8 +94,22 @@ void add_annotate_option(CLI::App& app, RawArgs& raw) {
       ->option_text("OUT.png");
 }
 
+void add_also_option(CLI::App& app, RawArgs& raw, const std::string& help) {
+  add_repeatable(app, "--also", "TEXT", help, [&raw](const std::string& text) {
+    raw.more_texts.push_back(text);
+    return Status();
+  });
+}
+
+// For the skills whose answers differ from one seed to the next.
+void add_answers_option(CLI::App& app, RawArgs& raw) {
+  add_integer(app, "-n,--n", 1, "So many answers, with the seeds N, N+1, ... of --seed",
+              [&raw](int value) { raw.num_answers = value; })
+      ->group("Choosing words");
+}
+
 void add_request_options(CLI::App& app, RawArgs& raw) {
-  app.add_flag("--json", raw.json, "Print one JSON object instead of text");
+  app.add_flag("--json", raw.json, "Print JSON instead of text, one object for each answer");
   app.add_flag("--tokens", raw.tokens, "With --json: list the ids of all generated tokens");
   app.add_flag("--no-exif", raw.no_exif,
                "Leave the picture as stored, whatever its EXIF data says");
@@ -105,7 +127,8 @@ CLI::App& add_caption(CLI::App& app, RawArgs& raw) {
                                   raw.length));
   sub.add_flag("--stream", raw.stream, "Print the words as they come");
   add_request_options(sub, raw);
-  add_stop_option(sub, raw.sampling);
+  add_word_options(sub, raw.sampling);
+  add_answers_option(sub, raw);
   sub.footer(
       "Examples:\n"
       "  fovea caption photo.jpg --model ~/moondream2\n"
@@ -119,16 +142,26 @@ CLI::App& add_query(CLI::App& app, RawArgs& raw) {
   add_picture_argument(sub, raw);
   sub.add_option("QUESTION", raw.text, "The question, in quotes");
   sub.add_flag("--no-picture", raw.no_picture, "Ask without a picture: only QUESTION follows");
+  add_also_option(sub, raw, "A further question about the same picture");
   sub.add_flag("--reasoning", raw.reasoning, "Let the model think first, and show its thoughts");
   add_spatial_ref_option(sub, raw, "A place that the question is about, as fractions 0..1");
+  add_value(sub, "--json-schema", "FILE|TEXT",
+            "Answer with JSON of this schema; see docs/skills.md", [&raw](const std::string& text) {
+              raw.json_schema = text;
+              return Status();
+            });
   add_annotate_option(sub, raw);
   sub.add_flag("--stream", raw.stream, "Print the words as they come");
   add_request_options(sub, raw);
-  add_stop_option(sub, raw.sampling);
+  add_word_options(sub, raw.sampling);
+  add_answers_option(sub, raw);
   sub.footer(
       "Examples:\n"
       "  fovea query photo.jpg \"How many people are there?\"\n"
       "  fovea query photo.jpg \"Who is this?\" --spatial-ref 0.4,0.3 --reasoning\n"
+      "  fovea query photo.jpg \"How many people?\" --also \"What is the weather?\"\n"
+      "  fovea query photo.jpg \"Describe the mood.\" -n 3 --temperature 0.8\n"
+      "  fovea query photo.jpg \"Colour and count of the cars, as JSON\" --json-schema cars.json\n"
       "  fovea query --no-picture \"What is a crescent?\"");
   return sub;
 }
@@ -137,6 +170,7 @@ CLI::App& add_detect(CLI::App& app, RawArgs& raw) {
   CLI::App& sub = *app.add_subcommand("detect", "Find boxes around things");
   add_picture_argument(sub, raw);
   sub.add_option("THING", raw.text, "What to look for, in quotes: \"red car\"");
+  add_also_option(sub, raw, "A further thing to look for");
   add_max_objects_option(sub, raw);
   add_annotate_option(sub, raw);
   add_request_options(sub, raw);
@@ -144,7 +178,8 @@ CLI::App& add_detect(CLI::App& app, RawArgs& raw) {
       "Boxes are fractions of the picture's width and height, from its top left corner.\n\n"
       "Examples:\n"
       "  fovea detect photo.jpg \"red car\"\n"
-      "  fovea detect photo.jpg person --annotate people.png --json");
+      "  fovea detect photo.jpg person --annotate people.png --json\n"
+      "  fovea detect photo.jpg person --also dog --also \"shopping bag\"");
   return sub;
 }
 
@@ -152,6 +187,7 @@ CLI::App& add_point(CLI::App& app, RawArgs& raw) {
   CLI::App& sub = *app.add_subcommand("point", "Find a point on each thing");
   add_picture_argument(sub, raw);
   sub.add_option("THING", raw.text, "What to point at, in quotes: \"red car\"");
+  add_also_option(sub, raw, "A further thing to point at");
   add_max_objects_option(sub, raw);
   add_spatial_ref_option(sub, raw, "A place that THING is about, as fractions 0..1");
   add_annotate_option(sub, raw);
@@ -183,6 +219,36 @@ std::string trimmed(const std::string& text) {
   return text.substr(begin, text.find_last_not_of(kBlanks) - begin + 1);
 }
 
+Status check_counts(const RawArgs& raw) {
+  if (Status status = check_sampling_counts(raw.sampling); !status.ok()) return status;
+  if (raw.num_answers > kMaxAnswers) return usage(fmt::format("-n goes up to {}", kMaxAnswers));
+  if (raw.more_texts.size() >= kMaxTexts) {
+    return usage(fmt::format("--also can be given {} times at most", kMaxTexts - 1));
+  }
+  return {};
+}
+
+// What goes together, and what does not.
+Status check_combinations(const RawArgs& raw) {
+  if (raw.no_picture && !raw.spatial_refs.empty()) {
+    return usage("--spatial-ref needs a picture");
+  }
+  if (raw.no_picture && !raw.annotate.empty()) return usage("--annotate needs a picture");
+  if (!raw.annotate.empty() && std::filesystem::path(raw.annotate).extension() != ".png") {
+    return usage("--annotate writes a PNG file: its name must end in .png");
+  }
+  if (raw.tokens && !raw.json) return usage("--tokens needs --json");
+  if (raw.sampling.top_logprobs && !raw.json) return usage("--logprobs needs --json");
+  if (raw.num_answers > 1 && raw.stream) return usage("--stream prints one answer: leave out -n");
+  if (!raw.more_texts.empty() && raw.stream) {
+    return usage("--stream prints one answer: leave out --also");
+  }
+  if (raw.num_answers > 1 && !raw.annotate.empty()) {
+    return usage("--annotate draws one answer: leave out -n");
+  }
+  return {};
+}
+
 Status check_words(const std::string& command, RawArgs& raw) {
   if (command == "query" && raw.no_picture) {
     // The one word that was given landed in the first place.
@@ -194,36 +260,38 @@ Status check_words(const std::string& command, RawArgs& raw) {
   if (command != "caption" && trimmed(raw.text).empty()) {
     return usage(command == "query" ? "a QUESTION is missing" : "a THING to look for is missing");
   }
-  if (raw.no_picture && !raw.spatial_refs.empty()) {
-    return usage("--spatial-ref needs a picture");
+  for (const std::string& text : raw.more_texts) {
+    if (trimmed(text).empty()) return usage("the text of --also is empty");
   }
-  if (raw.no_picture && !raw.annotate.empty()) return usage("--annotate needs a picture");
-  if (!raw.annotate.empty() && std::filesystem::path(raw.annotate).extension() != ".png") {
-    return usage("--annotate writes a PNG file: its name must end in .png");
-  }
-  if (raw.sampling.stop.size() > 16) return usage("--stop can be given 16 times at most");
-  if (raw.tokens && !raw.json) return usage("--tokens needs --json");
   return {};
 }
 
-SkillRequest make_skill(const std::string& command, RawArgs& raw) {
+SkillRequest make_skill(const std::string& command, const RawArgs& raw, const std::string& text) {
   if (command == "caption") return CaptionRequest{raw.length};
   if (command == "query") {
-    return QueryRequest{trimmed(raw.text), raw.reasoning, std::move(raw.spatial_refs)};
+    return QueryRequest{trimmed(text), raw.reasoning, raw.spatial_refs, {}};
   }
-  if (command == "detect") return DetectRequest{trimmed(raw.text), raw.max_objects};
-  return PointRequest{trimmed(raw.text), raw.max_objects, std::move(raw.spatial_refs)};
+  if (command == "detect") return DetectRequest{trimmed(text), raw.max_objects};
+  return PointRequest{trimmed(text), raw.max_objects, raw.spatial_refs};
 }
 
 SkillArgs make_skill_args(const std::string& command, RawArgs raw) {
   SkillArgs args;
-  args.skill = make_skill(command, raw);
+  args.skills.push_back(make_skill(command, raw, raw.text));
+  for (const std::string& text : raw.more_texts) {
+    args.skills.push_back(make_skill(command, raw, text));
+  }
+  args.num_answers = raw.num_answers;
+  args.json_schema = std::move(raw.json_schema);
   args.model = std::move(raw.model);
-  args.model.options.max_sequences = 1;  // these commands ask once
-  auto& adapters = args.model.options.adapters;
+  EngineOptions& options = args.model.options;
+  const int total = static_cast<int>(args.skills.size()) * args.num_answers;
+  options.max_sequences = std::min(total, kMaxSequences);
+  options.max_queue = std::max(options.max_queue, total);
+  options.keep_prefixes = false;  // nothing comes after these answers
+  if (total == 1) options.image_cache_bytes = 0;
+  auto& adapters = options.adapters;
   if (adapters.size() > 1) adapters.erase(adapters.begin(), adapters.end() - 1);
-  args.model.options.image_cache_bytes = 0;
-  args.model.options.keep_prefixes = false;
   args.sampling = std::move(raw.sampling);
   if (!raw.no_picture) args.picture = PictureSource{std::move(raw.picture)};
   args.apply_exif = !raw.no_exif;
@@ -242,27 +310,7 @@ PrintAndExit usage_error(const std::string& message, const std::string& command)
   return result;
 }
 
-CLI::App& add_bench(CLI::App& app, RawArgs& raw) {
-  CLI::App& bench = *app.add_subcommand("bench", "Measure the engine on this machine");
-  bench.require_subcommand(1);
-  CLI::App& sub = *bench.add_subcommand("serve", "Many questions about charts at once");
-  BenchServeArgs& args = raw.bench;
-  add_model_options(sub, raw.model);
-  add_integer(sub, "--requests", 1, "Questions in all; 2500 when not given",
-              [&args](int value) { args.num_requests = value; });
-  add_integer(sub, "--pictures", 1, "Different charts; 1510 when not given",
-              [&args](int value) { args.num_pictures = value; });
-  add_integer(sub, "--tokens", 1,
-              "Tokens of each answer; 3 when not given (direct), 33 for reasoning",
-              [&args](int value) { args.num_tokens = value; });
-  sub.add_option("--batch", args.batches, "Answers generated at once; 1,4,16,64 when not given")
-      ->delimiter(',')
-      ->check(CLI::Range(1, 1024));
-  sub.add_option("--rate", args.rate, "Questions a second; all at once when not given")
-      ->check(CLI::PositiveNumber);
-  sub.footer("Example:\n  fovea bench serve --requests 200 --pictures 120 --batch 1,16");
-  return bench;
-}
+CLI::App& add_bench(CLI::App& app, RawArgs& raw) { return add_bench_command(app, raw.bench); }
 
 CLI::App& add_batch(CLI::App& app, RawArgs& raw) { return add_batch_command(app, raw.batch); }
 
@@ -327,8 +375,9 @@ ParsedArgs parse_args(std::span<const std::string> args) {
     return usage_error(explain(error), commands.empty() ? "" : commands.front()->get_name());
   }
   if (command == "bench") {
-    raw.bench.model = std::move(raw.model);
-    return std::move(raw.bench);
+    Result<BenchServeArgs> bench = make_bench_args(std::move(raw.bench));
+    if (!bench.ok()) return usage_error(bench.error().message, "bench serve");
+    return std::move(bench).value();
   }
   if (command == "batch") {
     Result<BatchArgs> batch = make_batch_args(std::move(raw.batch));
@@ -343,8 +392,9 @@ ParsedArgs parse_args(std::span<const std::string> args) {
     raw.model.options.keep_prefixes = false;
     return InfoArgs{std::move(raw.model), raw.json};
   }
-  if (const Status status = check_words(command, raw); !status.ok()) {
-    return usage_error(status.error().message, command);
+  for (const Status& status :
+       {check_words(command, raw), check_counts(raw), check_combinations(raw)}) {
+    if (!status.ok()) return usage_error(status.error().message, command);
   }
   return make_skill_args(command, std::move(raw));
 }

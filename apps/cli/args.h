@@ -35,7 +35,9 @@ struct PictureSource {
 
 struct SkillArgs {
   ModelArgs model;
-  SkillRequest skill;
+  std::vector<SkillRequest> skills;  ///< one for each QUESTION or THING, all about one picture
+  int num_answers = 1;               ///< to each of them
+  std::optional<std::string> json_schema;  ///< the schema itself, or the name of its file
   SamplingParams sampling;
   std::optional<PictureSource> picture;
   bool apply_exif = true;
@@ -58,6 +60,9 @@ struct BenchServeArgs {
   int num_tokens = 3;  ///< of each answer
   double rate = 0;     ///< requests a second; 0 = all at once
   std::vector<int> batches{1, 4, 16, 64};
+  /// Then the same at these multiples of the rate that was measured, each with a deadline.
+  std::vector<double> overloads;
+  double deadline_ms = 0;  ///< of these; 0 = four times what an answer takes in a full batch
 };
 
 /// One question, or several of one skill, about each of many pictures.

@@ -122,7 +122,8 @@ class BatchCommand {
     ModelArgs model = args_.model;
     const std::size_t in_hand =
         BatchRun::pictures_in_hand(model.options.max_sequences, args_.questions.size());
-    model.options.max_queue = static_cast<int>(in_hand * args_.questions.size());
+    // An answer arrives a moment before its place in the queue is free: there is room for both.
+    model.options.max_queue = static_cast<int>(2 * in_hand * args_.questions.size());
     return load_engine(model, terminal_);
   }
 

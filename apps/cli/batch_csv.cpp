@@ -43,7 +43,7 @@ Columns columns_of(const SkillRequest& question) {
   return {{"object"}, {"x", "y", "confidence"}};
 }
 
-std::string number(double value) { return fmt::format("{}", value); }
+std::string number(double value) { return fmt::format("{:.6f}", value); }
 
 std::vector<Row> rows_of(const SkillRequest& question, const Response& response) {
   const std::string reason(finish_reason_name(response.finish_reason));

@@ -205,7 +205,7 @@ Status check_exports(const BatchExport& what) {
   }
   if (args.yolo && status.ok()) status = check_target(*args.yolo, /*is_folder=*/true, may_replace);
   if (args.yolo && status.ok()) status = check_label_names(what.pictures);
-  // Copies keep their pictures' names: nothing of a batch is replaced by them (BatchSideFiles).
+  // Copies have a folder without pictures of the batch: BatchSideFiles sees to that.
   if (args.annotate && status.ok()) status = check_target(*args.annotate, /*is_folder=*/true, true);
   return status;
 }

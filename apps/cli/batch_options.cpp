@@ -15,7 +15,6 @@ namespace {
 using Skill = RawBatchArgs::Skill;
 
 constexpr std::size_t kMaxTexts = 256;
-constexpr int kMaxSequences = 1024;
 constexpr std::string_view kPictures = "Pictures";
 constexpr std::string_view kOutputs = "Outputs";
 
@@ -98,23 +97,6 @@ void add_output_options(CLI::App& sub, RawBatchArgs& raw) {
   }
 }
 
-void add_engine_options(CLI::App& sub, RawBatchArgs& raw) {
-  EngineOptions& options = raw.args.model.options;
-  add_model_options(sub, raw.args.model);
-  add_integer(sub, "--max-sequences", 1, "Answers generated at once; 16 when not given",
-              [&options](int value) { options.max_sequences = value; });
-  add_value(sub, "--image-cache", "DIR",
-            "Keep encoded pictures in this folder, for other questions about them",
-            [&options](const std::string& text) {
-              if (text.empty()) return Status(usage("the folder's name is empty"));
-              options.image_cache_folder = text;
-              return Status();
-            });
-  for (const char* name : {"--max-sequences", "--image-cache"}) {
-    sub.get_option(name)->group("Model and machine");
-  }
-}
-
 Status check_texts(Skill skill, const RawBatchArgs& raw) {
   if (skill == Skill::kCaption) {
     return raw.texts.empty() ? Status() : usage("a caption takes no --text");
@@ -174,10 +156,7 @@ Status check_together(const RawBatchArgs& raw) {
   if (!raw.args.sampling.stop.empty() && (skill == Skill::kDetect || skill == Skill::kPoint)) {
     return usage("--stop needs --skill caption or query");
   }
-  if (raw.args.sampling.stop.size() > 16) return usage("--stop can be given 16 times at most");
-  if (raw.args.model.options.max_sequences > kMaxSequences) {
-    return usage(fmt::format("--max-sequences is at most {}", kMaxSequences));
-  }
+  if (Status status = check_sampling_counts(raw.args.sampling); !status.ok()) return status;
   return check_outputs(skill, raw);
 }
 
@@ -203,9 +182,10 @@ CLI::App& add_batch_command(CLI::App& app, RawBatchArgs& raw) {
   add_picture_options(sub, raw);
   add_question_options(sub, raw);
   add_output_options(sub, raw);
-  add_engine_options(sub, raw);
+  add_model_options(sub, raw.args.model);
+  add_engine_options(sub, raw.args.model.options);
   add_sampling_options(sub, raw.args.sampling);
-  add_stop_option(sub, raw.args.sampling);
+  add_word_options(sub, raw.args.sampling);
   sub.footer(
       "Examples:\n"
       "  fovea batch photos --skill caption --out captions.jsonl --sidecar\n"

@@ -116,7 +116,7 @@ class Finder {
   void add(const std::string& path, const struct stat& status) {
     if (S_ISDIR(status.st_mode)) {
       widen_base(absolute(path));
-      add_folder(path);
+      add_folder(path, /*is_named=*/true);
     } else {
       widen_base(absolute(path).parent_path());
       add_file(path, status);
@@ -140,10 +140,10 @@ class Finder {
     keep(path, std::move(file), file.real.string());
   }
 
-  void add_folder(const fs::path& folder) {
+  void add_folder(const fs::path& folder, bool is_named) {
     const fs::path real = real_path(folder);
-    // Links may lead in a circle.
-    if (outputs_.contains(real.string()) || !folders_.insert(real.string()).second) return;
+    if (!is_named && outputs_.contains(real.string())) return;
+    if (!folders_.insert(real.string()).second) return;  // links may lead in a circle
     std::error_code error;
     std::vector<fs::path> entries;
     for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
@@ -157,7 +157,7 @@ class Finder {
       if (::stat(entry.c_str(), &status) != 0) {
         if (is_picture_name(entry)) add_line(entry.string());  // a link that leads nowhere
       } else if (S_ISDIR(status.st_mode)) {
-        if (recursive_) add_folder(entry);
+        if (recursive_) add_folder(entry, /*is_named=*/false);
       } else if (is_picture_name(entry)) {
         add_file(entry, status);
       }

@@ -65,6 +65,7 @@ std::string sampling_text(const SamplingParams& sampling) {
       or_none(sampling.min_p), or_none(sampling.max_tokens), sampling.seed,
       sampling.repetition_penalty, sampling.presence_penalty, sampling.frequency_penalty);
   for (const std::string& stop : sampling.stop) text += " stop " + counted(stop);
+  for (const auto& [id, bias] : sampling.logit_bias) text += fmt::format(" bias {} {}", id, bias);
   return text;
 }
 

@@ -38,17 +38,18 @@ std::vector<fs::path> annotated_names(const fs::path& folder, const BatchPicture
   return names;
 }
 
-Status check_apart_from_pictures(std::span<const fs::path> names, const BatchPictures& pictures) {
-  std::unordered_set<std::string> inputs;
+// Copies among the pictures would take their places, or be pictures of the next run.
+Status check_copies(std::span<const fs::path> names, const BatchPictures& pictures) {
+  std::unordered_set<std::string> folders;
   for (const PictureFile& file : pictures.files) {
-    if (!file.problem) inputs.insert(file.real.string());
+    if (!file.problem) folders.insert(file.real.parent_path().string());
   }
   for (const fs::path& name : names) {
     std::error_code error;
-    const fs::path real = fs::weakly_canonical(name, error);
-    if (!error && inputs.contains(real.string())) {
-      return refused(
-          fmt::format("{} is a picture of the batch, and would be written over", name.string()));
+    const fs::path folder = fs::weakly_canonical(fs::absolute(name.parent_path()), error);
+    if (!error && folders.contains(folder.string())) {
+      return refused(fmt::format("{} would lie among the pictures; give --annotate another folder",
+                                 name.string()));
     }
   }
   return {};
@@ -58,6 +59,9 @@ Status check_sidecars(std::span<const fs::path> names, const BatchArgs& args,
                       const BatchPictures& pictures, const BatchJournal& journal) {
   std::unordered_map<std::string, std::size_t> owners;
   for (std::size_t i = 0; i < names.size(); ++i) {
+    if (names[i] == fs::path(pictures.files[i].path)) {
+      return refused(fmt::format("{} is a picture of the batch itself", names[i].string()));
+    }
     const auto [owner, is_new] = owners.emplace(names[i].string(), i);
     if (!is_new) {
       return refused(fmt::format("{} and {} would both be described in {}",
@@ -88,15 +92,14 @@ Result<BatchSideFiles> BatchSideFiles::plan(const BatchArgs& args, const BatchPi
   files.sidecars_.resize(pictures.files.size());
   if (args.annotate) {
     files.annotated_ = annotated_names(*args.annotate, pictures);
-    Status status = check_apart_from_pictures(files.annotated_, pictures);
+    Status status = check_copies(files.annotated_, pictures);
     if (!status.ok()) return status.error();
   }
   if (args.sidecar) {
     for (std::size_t i = 0; i < pictures.files.size(); ++i) {
       files.sidecars_[i] = fs::path(pictures.files[i].path).replace_extension(".txt");
     }
-    Status status = check_apart_from_pictures(files.sidecars_, pictures);
-    if (status.ok()) status = check_sidecars(files.sidecars_, args, pictures, journal);
+    Status status = check_sidecars(files.sidecars_, args, pictures, journal);
     if (!status.ok()) return status.error();
   }
   return files;

@@ -21,9 +21,9 @@ namespace fovea::cli {
 /// different pictures' files at once.
 class BatchSideFiles {
  public:
-  /// Decides on the names. Errors, before anything is written: a file would replace a picture of
-  /// the batch, two pictures would share a text file, or a text file is there already that no
-  /// answer in the journal explains (unless the arguments allow to overwrite).
+  /// Decides on the names. Errors, before anything is written: copies would lie among the
+  /// pictures of the batch, two pictures would share a text file, or a text file is there already
+  /// that no answer in the journal explains (unless the arguments allow to overwrite).
   static Result<BatchSideFiles> plan(const BatchArgs& args, const BatchPictures& pictures,
                                      const BatchJournal& journal);
 

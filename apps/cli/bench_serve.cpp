@@ -65,14 +65,21 @@ Percentiles percentiles(std::vector<double> values) {
 /// What one run of the workload measured.
 struct Measured {
   double seconds = 0;
-  int answered = 0, failed = 0;
+  int answered = 0, late = 0, failed = 0;  // late: given up at their deadline
   std::int64_t prompt_tokens = 0, cached_tokens = 0;
   std::vector<double> first_token_ms, total_ms;  // queueing included
   std::vector<double> hit_ms,
       miss_ms;  // time to first token without queueing, prefix cached or not
 };
 
-Measured offer(Engine& engine, const std::vector<Picture>& pictures, const BenchServeArgs& args) {
+/// How the questions come.
+struct Offer {
+  double rate = 0;         ///< a second, at random; 0 = all at once
+  double deadline_ms = 0;  ///< 0 = none
+};
+
+Measured offer(Engine& engine, const std::vector<Picture>& pictures, const BenchServeArgs& args,
+               const Offer& how) {
   Measured measured;
   std::mutex mutex;
   std::condition_variable done;
@@ -90,7 +97,7 @@ Measured offer(Engine& engine, const std::vector<Picture>& pictures, const Bench
       (usage.cached_tokens > usage.prompt_tokens / 2 ? measured.hit_ms : measured.miss_ms)
           .push_back(usage.ttft_ms - usage.queue_ms);
     } else {
-      ++measured.failed;
+      ++(answer.error().code == ErrorCode::kDeadlineExceeded ? measured.late : measured.failed);
     }
     --outstanding;
     done.notify_one();
@@ -102,10 +109,10 @@ Measured offer(Engine& engine, const std::vector<Picture>& pictures, const Bench
   if (order.size() > pictures.size()) {
     std::shuffle(order.begin() + static_cast<std::ptrdiff_t>(pictures.size()), order.end(), random);
   }
-  std::exponential_distribution<double> gap_s(args.rate > 0 ? args.rate : 1);
+  std::exponential_distribution<double> gap_s(how.rate > 0 ? how.rate : 1);
   Clock::time_point due = started;
   for (std::size_t i = 0; i < order.size(); ++i) {
-    if (args.rate > 0) {
+    if (how.rate > 0) {
       due +=
           std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(gap_s(random)));
       std::this_thread::sleep_until(due);
@@ -115,6 +122,7 @@ Measured offer(Engine& engine, const std::vector<Picture>& pictures, const Bench
     request.sampling.temperature = 0;
     request.sampling.max_tokens = args.num_tokens;
     request.sampling.ignore_eos = true;
+    if (how.deadline_ms > 0) request.deadline_ms = how.deadline_ms;
     {
       const std::lock_guard lock(mutex);
       ++outstanding;
@@ -128,43 +136,112 @@ Measured offer(Engine& engine, const std::vector<Picture>& pictures, const Bench
   return measured;
 }
 
+std::string percentile_columns(const Measured& measured) {
+  const Percentiles first = percentiles(measured.first_token_ms);
+  const Percentiles total = percentiles(measured.total_ms);
+  return fmt::format("{:>8.0f} {:>8.0f} {:>8.0f}  {:>8.0f} {:>8.0f} {:>8.0f}", first.p50, first.p95,
+                     first.p99, total.p50, total.p95, total.p99);
+}
+
+double rate_of(const Measured& measured) { return measured.answered / measured.seconds; }
+
+/// One size of batch after the other, each in an engine of its own.
+class BenchServe {
+ public:
+  BenchServe(const BenchServeArgs& args, Terminal& terminal) : args_(args), terminal_(terminal) {}
+
+  int run() {
+    for (int i = 0; i < args_.num_pictures; ++i) {
+      Result<std::vector<std::byte>> file = encode_png(draw_chart(static_cast<unsigned>(i)));
+      if (!file.ok()) return report_failure(file.error(), false, terminal_);
+      pictures_.emplace_back(std::move(file).value());
+    }
+    print_head();
+    std::vector<double> reached;
+    for (const int batch : args_.batches) {
+      const Result<Measured> measured = measure(batch, {.rate = args_.rate});
+      if (!measured.ok()) return report_failure(measured.error(), false, terminal_);
+      print_row(batch, *measured);
+      reached.push_back(rate_of(*measured));
+    }
+    if (!args_.overloads.empty()) print_overload_head();
+    for (std::size_t i = 0; i < args_.batches.size(); ++i) {
+      for (const double factor : args_.overloads) {
+        const Status done = overload(args_.batches[i], reached[i], factor);
+        if (!done.ok()) return report_failure(done.error(), false, terminal_);
+      }
+    }
+    return finish(terminal_);
+  }
+
+ private:
+  Result<Measured> measure(int batch, const Offer& how) {
+    ModelArgs model = args_.model;
+    model.options.max_sequences = batch;
+    model.options.max_queue = args_.num_requests;
+    Result<std::unique_ptr<Engine>> engine = load_engine(model, terminal_);
+    if (!engine.ok()) return std::move(engine).error();
+    return offer(**engine, pictures_, args_, how);
+  }
+
+  Status overload(int batch, double capacity, double factor) {
+    if (capacity <= 0) return Error{ErrorCode::kInternal, "nothing was answered"};
+    // In a full batch an answer takes as long as `batch` answers take together (Little's law).
+    const double deadline_ms =
+        args_.deadline_ms > 0 ? args_.deadline_ms : 4 * 1000 * batch / capacity;
+    const Result<Measured> measured =
+        measure(batch, {.rate = factor * capacity, .deadline_ms = deadline_ms});
+    if (!measured.ok()) return measured.error();
+    fmt::print(terminal_.out, "{:>5} {:>10.2f} {:>8.0f} {:>10.2f} {:>8.1f} {:>7}  {}\n", batch,
+               factor * capacity, deadline_ms, rate_of(*measured),
+               100 * rate_of(*measured) / capacity, measured->late + measured->failed,
+               percentile_columns(*measured));
+    terminal_.out.flush();
+    return {};
+  }
+
+  void print_head() {
+    fmt::print(
+        terminal_.out,
+        "{} requests about {} charts of {}x{} ({:.1f} % repeated), {} tokens each, {}\n"
+        "{:>5} {:>10} {:>8} {:>7}  {:^26}  {:^26}  {:>9} {:>9}\n"
+        "{:>5} {:>10} {:>8} {:>7}  {:>8} {:>8} {:>8}  {:>8} {:>8} {:>8}  {:>9} {:>9}\n",
+        args_.num_requests, args_.num_pictures, kWidth, kHeight,
+        100.0 * (args_.num_requests - args_.num_pictures) / args_.num_requests, args_.num_tokens,
+        args_.rate > 0 ? fmt::format("{} a second", args_.rate) : "all at once", "batch",
+        "requests/s", "cached", "failed", "first token ms", "whole request ms", "hit", "miss", "",
+        "", "%", "", "P50", "P95", "P99", "P50", "P95", "P99", "P50 ms", "P50 ms");
+  }
+
+  void print_row(int batch, const Measured& measured) {
+    fmt::print(terminal_.out, "{:>5} {:>10.2f} {:>8.1f} {:>7}  {}  {:>9.1f} {:>9.1f}\n", batch,
+               rate_of(measured),
+               100.0 * static_cast<double>(measured.cached_tokens) /
+                   static_cast<double>(std::max<std::int64_t>(1, measured.prompt_tokens)),
+               measured.failed + measured.late, percentile_columns(measured),
+               percentiles(measured.hit_ms).p50, percentiles(measured.miss_ms).p50);
+    terminal_.out.flush();
+  }
+
+  void print_overload_head() {
+    fmt::print(terminal_.out,
+               "\nMore than can be answered: offered at random times, each with a deadline\n"
+               "{:>5} {:>10} {:>8} {:>10} {:>8} {:>7}  {:^26}  {:^26}\n"
+               "{:>5} {:>10} {:>8} {:>10} {:>8} {:>7}  {:>8} {:>8} {:>8}  {:>8} {:>8} {:>8}\n",
+               "batch", "offered/s", "deadline", "in time/s", "of what", "given", "first token ms",
+               "whole request ms", "", "", "ms", "", "is there", "up", "P50", "P95", "P99", "P50",
+               "P95", "P99");
+  }
+
+  const BenchServeArgs& args_;
+  Terminal& terminal_;
+  std::vector<Picture> pictures_;
+};
+
 }  // namespace
 
 int run_bench_serve(const BenchServeArgs& args, Terminal& terminal) {
-  std::vector<Picture> pictures;
-  for (int i = 0; i < args.num_pictures; ++i) {
-    Result<std::vector<std::byte>> file = encode_png(draw_chart(static_cast<unsigned>(i)));
-    if (!file.ok()) return report_failure(file.error(), false, terminal);
-    pictures.emplace_back(std::move(file).value());
-  }
-  fmt::print(terminal.out,
-             "{} requests about {} charts of {}x{}, {} tokens each, {}\n"
-             "{:>5} {:>10} {:>8} {:>7}  {:^26}  {:^26}  {:>9} {:>9}\n"
-             "{:>5} {:>10} {:>8} {:>7}  {:>8} {:>8} {:>8}  {:>8} {:>8} {:>8}  {:>9} {:>9}\n",
-             args.num_requests, args.num_pictures, kWidth, kHeight, args.num_tokens,
-             args.rate > 0 ? fmt::format("{} a second", args.rate) : "all at once", "batch",
-             "requests/s", "cached", "failed", "first token ms", "whole request ms", "hit", "miss",
-             "", "", "%", "", "P50", "P95", "P99", "P50", "P95", "P99", "P50 ms", "P50 ms");
-  for (const int batch : args.batches) {
-    ModelArgs model = args.model;
-    model.options.max_sequences = batch;
-    model.options.max_queue = args.num_requests;
-    Result<std::unique_ptr<Engine>> engine = load_engine(model, terminal);
-    if (!engine.ok()) return report_failure(engine.error(), false, terminal);
-    const Measured measured = offer(**engine, pictures, args);
-    const Percentiles first = percentiles(measured.first_token_ms);
-    const Percentiles total = percentiles(measured.total_ms);
-    fmt::print(terminal.out,
-               "{:>5} {:>10.2f} {:>8.1f} {:>7}  {:>8.0f} {:>8.0f} {:>8.0f}  {:>8.0f} {:>8.0f} "
-               "{:>8.0f}  {:>9.1f} {:>9.1f}\n",
-               batch, measured.answered / measured.seconds,
-               100.0 * static_cast<double>(measured.cached_tokens) /
-                   static_cast<double>(std::max<std::int64_t>(1, measured.prompt_tokens)),
-               measured.failed, first.p50, first.p95, first.p99, total.p50, total.p95, total.p99,
-               percentiles(measured.hit_ms).p50, percentiles(measured.miss_ms).p50);
-    terminal.out.flush();
-  }
-  return finish(terminal);
+  return BenchServe(args, terminal).run();
 }
 
 }  // namespace fovea::cli

@@ -41,16 +41,28 @@ CLI::Option* add_integer(CLI::App& app, const std::string& name, int minimum,
       });
 }
 
-CLI::Option* add_real(CLI::App& app, const std::string& name, const std::string& wanted,
-                      const std::string& help, bool (*fits)(double), std::optional<float>& target) {
-  return add_value(app, name, "X", help, [wanted, fits, &target](const std::string& text) {
-    const Result<double> value = parse_number(text);
-    if (!value.ok() || !fits(*value)) {
-      return Status(usage(fmt::format("'{}' is not a number {}", text, wanted)));
-    }
-    target = static_cast<float>(*value);
+CLI::Option* add_size(CLI::App& app, const std::string& name, const std::string& help,
+                      std::size_t& target) {
+  return add_value(app, name, "SIZE", help, [&target](const std::string& text) {
+    const Result<std::size_t> size = parse_size(text);
+    if (!size.ok()) return Status(size.error());
+    target = *size;
     return Status();
   });
+}
+
+CLI::Option* add_real(CLI::App& app, const std::string& name, const std::string& wanted,
+                      const std::string& help, bool (*fits)(double),
+                      std::function<void(float)> store) {
+  return add_value(app, name, "X", help,
+                   [wanted, fits, store = std::move(store)](const std::string& text) {
+                     const Result<double> value = parse_number(text);
+                     if (!value.ok() || !fits(*value)) {
+                       return Status(usage(fmt::format("'{}' is not a number {}", text, wanted)));
+                     }
+                     store(static_cast<float>(*value));
+                     return Status();
+                   });
 }
 
 void add_model_options(CLI::App& app, ModelArgs& model) {
@@ -65,7 +77,7 @@ void add_model_options(CLI::App& app, ModelArgs& model) {
             })
       ->group("Model and machine");
   add_models_dir_option(app, model.models_dir);
-  app.add_option("--device", options.device, "auto, cpu (fovea info lists what there is)")
+  app.add_option("--device", options.device, "auto, cpu, cuda, cuda:N (fovea info lists what there is)")
       ->option_text("NAME")
       ->group("Model and machine");
   add_value(app, "--dtype", "TYPE", "auto, f32 or bf16; auto is what the checkpoint holds",
@@ -73,6 +85,13 @@ void add_model_options(CLI::App& app, ModelArgs& model) {
                 {{"auto", Precision::kAuto}, {"f32", Precision::kF32}, {"bf16", Precision::kBf16}},
                 options.precision))
       ->group("Model and machine");
+  add_value(app, "--kv-dtype", "TYPE",
+            "auto, f32, bf16 or int8: of keys and values; int8 halves their memory",
+            one_of<KvPrecision>({{"auto", KvPrecision::kAuto},
+                                 {"f32", KvPrecision::kF32},
+                                 {"bf16", KvPrecision::kBf16},
+                                 {"int8", KvPrecision::kInt8}},
+                                options.kv_precision));
   add_integer(app, "--threads", 1, "CPU threads; every usable processor when not given",
               [&options](int value) { options.num_threads = value; });
   add_integer(app, "--max-context", 1, "Positions of picture, prompt and answer together",
@@ -91,7 +110,17 @@ void add_model_options(CLI::App& app, ModelArgs& model) {
                  [&options](const std::string& text) {
                    return apply_compatibility(text, options.compatibility);
                  });
-  for (const char* name : {"--models-dir", "--threads", "--max-context", "--adapter", "--compat"}) {
+  add_value(app, "--image-cache", "DIR",
+            "Keep encoded pictures in this folder: a known picture is not encoded again",
+            [&options](const std::string& text) {
+              if (text.empty()) return Status(usage("the folder's name is empty"));
+              options.image_cache_folder = text;
+              return Status();
+            });
+  add_size(app, "--image-cache-disk", "Size of that folder at most; 4G when not given",
+           options.image_cache_folder_bytes);
+  for (const char* name : {"--models-dir", "--kv-dtype", "--threads", "--max-context", "--adapter",
+                           "--compat", "--image-cache", "--image-cache-disk"}) {
     app.get_option(name)->group("Model and machine");
   }
 }
@@ -100,15 +129,17 @@ void add_sampling_options(CLI::App& app, SamplingParams& sampling) {
   add_real(
       app, "--temperature", "from 0 up", "0 always takes the likeliest token",
       [](double x) { return x >= 0 && x <= std::numeric_limits<float>::max(); },
-      sampling.temperature);
+      [&sampling](float x) { sampling.temperature = x; });
   add_real(
       app, "--top-p", "above 0, at most 1", "Only the likeliest tokens that sum up to this",
-      [](double x) { return static_cast<float>(x) > 0 && x <= 1; }, sampling.top_p);
+      [](double x) { return static_cast<float>(x) > 0 && x <= 1; },
+      [&sampling](float x) { sampling.top_p = x; });
   add_integer(app, "--top-k", 0, "Only the N likeliest tokens; 0 keeps all",
               [&sampling](int value) { sampling.top_k = value; });
   add_real(
       app, "--min-p", "from 0 to below 1", "Only tokens this likely relative to the likeliest",
-      [](double x) { return x >= 0 && static_cast<float>(x) < 1; }, sampling.min_p);
+      [](double x) { return x >= 0 && static_cast<float>(x) < 1; },
+      [&sampling](float x) { sampling.min_p = x; });
   add_value(app, "--seed", "N", "Equal seeds give equal answers; 0 when not given",
             [&sampling](const std::string& text) {
               const Result<std::uint64_t> value = parse_count(text);
@@ -124,14 +155,66 @@ void add_sampling_options(CLI::App& app, SamplingParams& sampling) {
   }
 }
 
-void add_stop_option(CLI::App& app, SamplingParams& sampling) {
+void add_word_options(CLI::App& app, SamplingParams& sampling) {
   add_repeatable(app, "--stop", "TEXT", "End the answer before this text",
                  [&sampling](const std::string& text) {
                    if (text.empty()) return Status(usage("a stop text is empty"));
                    sampling.stop.push_back(text);
                    return Status();
-                 })
-      ->group("Choosing words");
+                 });
+  add_real(
+      app, "--repetition-penalty", "above 0",
+      "Above 1: words that prompt or answer hold get less likely",
+      [](double x) { return static_cast<float>(x) > 0 && x <= std::numeric_limits<float>::max(); },
+      [&sampling](float x) { sampling.repetition_penalty = x; });
+  const auto penalty = [](double x) { return std::abs(x) <= 2; };
+  add_real(app, "--presence-penalty", "from -2 to 2", "Taken off the logits of words already said",
+           penalty, [&sampling](float x) { sampling.presence_penalty = x; });
+  add_real(app, "--frequency-penalty", "from -2 to 2", "The same, once for each time it was said",
+           penalty, [&sampling](float x) { sampling.frequency_penalty = x; });
+  add_repeatable(app, "--logit-bias", "ID=VALUE",
+                 "Added to the logit of a token; -100 bans it, 100 all but forces it",
+                 [&sampling](const std::string& text) {
+                   const Result<std::pair<std::int32_t, float>> bias = parse_logit_bias(text);
+                   if (!bias.ok()) return Status(bias.error());
+                   sampling.logit_bias.push_back(*bias);
+                   return Status();
+                 });
+  add_integer(app, "--logprobs", 0, "With --json: log-probs, and those of N rivals of each token",
+              [&sampling](int value) { sampling.top_logprobs = value; });
+  for (const char* name : {"--stop", "--repetition-penalty", "--presence-penalty",
+                           "--frequency-penalty", "--logit-bias", "--logprobs"}) {
+    app.get_option(name)->group("Choosing words");
+  }
+}
+
+Status check_sampling_counts(const SamplingParams& sampling) {
+  if (sampling.stop.size() > 16) return usage("--stop can be given 16 times at most");
+  if (sampling.logit_bias.size() > 1024) {
+    return usage("--logit-bias can be given 1024 times at most");
+  }
+  if (sampling.top_logprobs.value_or(0) > 20) return usage("--logprobs goes up to 20");
+  return {};
+}
+
+void add_engine_options(CLI::App& app, EngineOptions& options) {
+  add_integer(app, "--max-sequences", 1, "Answers generated at once; 16 when not given",
+              [&options](int value) { options.max_sequences = value; })
+      ->check(CLI::Range(1, 1024));
+  add_integer(app, "--max-queue", 1,
+              "Requests inside at once, more are refused; 1024 when not given",
+              [&options](int value) { options.max_queue = value; });
+  add_size(app, "--kv-cache-size", "Memory for keys and values, 2G say; a share of what is free",
+           options.kv_cache_bytes);
+  add_size(app, "--image-cache-size", "Memory for encoded pictures; 256M when not given",
+           options.image_cache_bytes);
+  add_integer(app, "--max-stall", 0,
+              "Milliseconds that new pictures may hold up running answers; 250 when not given",
+              [&options](int value) { options.max_stall_ms = value; });
+  for (const char* name :
+       {"--max-sequences", "--max-queue", "--kv-cache-size", "--image-cache-size", "--max-stall"}) {
+    app.get_option(name)->group("Engine");
+  }
 }
 
 }  // namespace fovea::cli

@@ -30,9 +30,13 @@ CLI::Option* add_repeatable(CLI::App& app, const std::string& names, const std::
 /// A whole number from `minimum` up.
 CLI::Option* add_integer(CLI::App& app, const std::string& name, int minimum,
                          const std::string& help, std::function<void(int)> store);
+/// A number of bytes, as parse_size() reads it.
+CLI::Option* add_size(CLI::App& app, const std::string& name, const std::string& help,
+                      std::size_t& target);
 /// A real number for which `fits` holds; `wanted` says in words which ones do.
 CLI::Option* add_real(CLI::App& app, const std::string& name, const std::string& wanted,
-                      const std::string& help, bool (*fits)(double), std::optional<float>& target);
+                      const std::string& help, bool (*fits)(double),
+                      std::function<void(float)> store);
 
 /// One of several words, each of which stands for a value.
 template <class T>
@@ -54,7 +58,11 @@ Accept one_of(std::vector<std::pair<std::string, T>> choices, T& target) {
 void add_model_options(CLI::App& app, ModelArgs& model);
 /// --temperature and whatever else says how words are chosen.
 void add_sampling_options(CLI::App& app, SamplingParams& sampling);
-/// --stop, for the skills that write text.
-void add_stop_option(CLI::App& app, SamplingParams& sampling);
+/// --stop, penalties and --logit-bias, for the skills that write text.
+void add_word_options(CLI::App& app, SamplingParams& sampling);
+/// Whether no more of them were given than a request may hold.
+Status check_sampling_counts(const SamplingParams& sampling);
+/// --kv-cache-size and whatever else counts where an engine stays for many requests.
+void add_engine_options(CLI::App& app, EngineOptions& options);
 
 }  // namespace fovea::cli

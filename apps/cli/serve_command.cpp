@@ -54,19 +54,14 @@ void add_address_options(CLI::App& sub, ServeArgs& args) {
   add_repeatable(sub, "--allow-url-host", "HOST",
                  "Fetch pictures from URLs of this host; none when not given",
                  append_to(server.url_hosts));
+  sub.add_flag("--allow-private-urls", server.allow_private_urls,
+               "Of those hosts also the ones in private networks: cameras, say");
 }
 
 void add_load_options(CLI::App& sub, ServeArgs& args) {
   EngineOptions& engine = args.model.options;
   server::ServerOptions& server = args.server;
-  add_integer(sub, "--max-queue", 1, "Requests inside at once, then 429; 1024 when not given",
-              [&engine](int value) { engine.max_queue = value; });
-  add_integer(sub, "--max-sequences", 1, "Answers generated at once; 16 when not given",
-              [&engine](int value) { engine.max_sequences = value; })
-      ->check(CLI::Range(1, 1024));
-  sub.add_option("--image-cache", engine.image_cache_folder,
-                 "Keep encoded pictures in this folder, over restarts too")
-      ->option_text("DIR");
+  add_engine_options(sub, engine);
   add_integer(sub, "--max-connections", 1, "Open connections; 4096 when not given",
               [&server](int value) { server.max_connections = value; });
   add_integer(
@@ -142,7 +137,7 @@ int run_serve(const ServeArgs& args, Terminal& terminal) {
   if (args.log != LogMode::kNone) {
     options.log = log;
     model.options.request_log = log;
-    model.options.log_content = args.log == LogMode::kJsonWithContent;
+    options.log_content = model.options.log_content = args.log == LogMode::kJsonWithContent;
   }
   raise_descriptor_limit();
   // The engine's requests end before the server's connections do.

@@ -1,4 +1,7 @@
-#include <fmt/format.h>
+#include <array>
+#include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,6 +18,8 @@
 namespace fovea::cli {
 namespace {
 
+constexpr std::size_t kMaxSchemaBytes = std::size_t{1} << 20;
+
 // caption, query, detect and point differ in their arguments and in what they print; the way from
 // the picture to the answer is the same.
 class SkillCommand {
@@ -27,43 +32,108 @@ class SkillCommand {
       if (Status status = check_writable(*args_.annotate); !status.ok())
         return fail(status.error());
     }
-    Result<Request> request = make_request();
-    if (!request.ok()) return fail(request.error());
+    Result<std::vector<Request>> requests = make_requests();
+    if (!requests.ok()) return fail(requests.error());
     Result<std::unique_ptr<Engine>> engine = load_engine(args_.model, terminal_);
     if (!engine.ok()) return fail(engine.error());
+    if (requests->size() > 1) return answer_all(**engine, *requests);
 
-    const Result<Response> response = (*engine)->run(*request, stream_callback());
+    const Request& request = requests->front();
+    const Result<Response> response = (*engine)->run(request, stream_callback());
     if (!response.ok()) {
       // A started line of streamed text is ended before the message.
       if (printed_text_ && !args_.json) terminal_.out << '\n' << std::flush;
       return fail(response.error());
     }
-    print(*response);
+    print(request, *response);
     const int written = finish(terminal_);
-    if (written != kExitOk || !args_.annotate) return written;
-
-    const Status drawn =
-        annotate(*request, *response, args_.model.options.picture_limits, *args_.annotate);
-    // The answer has been printed; a second object would only confuse its reader.
-    return drawn.ok() ? kExitOk : report_failure(drawn.error(), /*json=*/false, terminal_);
+    if (written != kExitOk) return written;
+    return draw(request, std::array{Finding{request.skill, *response}});
   }
 
  private:
-  Result<Request> make_request() {
+  // One for each answer; they share the picture.
+  Result<std::vector<Request>> make_requests() {
     Request request;
-    request.skill = args_.skill;
     request.apply_exif = args_.apply_exif;
     request.sampling = args_.sampling;
     const auto& adapters = args_.model.options.adapters;
     if (!adapters.empty()) request.adapter = adapters.back().first;
-    if (!args_.picture) return request;
-    const std::size_t max_bytes = args_.model.options.picture_limits.max_bytes;
-    Result<std::vector<std::byte>> bytes = args_.picture->path == "-"
-                                               ? read_stream(terminal_.in, max_bytes)
-                                               : read_file(args_.picture->path, max_bytes);
+    Result<std::optional<std::string>> schema = read_schema();
+    if (!schema.ok()) return std::move(schema).error();
+    if (args_.picture) {
+      const std::size_t max_bytes = args_.model.options.picture_limits.max_bytes;
+      Result<std::vector<std::byte>> bytes = args_.picture->path == "-"
+                                                 ? read_stream(terminal_.in, max_bytes)
+                                                 : read_file(args_.picture->path, max_bytes);
+      if (!bytes.ok()) return std::move(bytes).error();
+      request.picture = std::move(bytes).value();
+    }
+    std::vector<Request> requests;
+    for (const SkillRequest& skill : args_.skills) {
+      request.skill = skill;
+      if (auto* query = std::get_if<QueryRequest>(&request.skill)) query->json_schema = *schema;
+      for (Request& each : repeat(request, args_.num_answers)) requests.push_back(std::move(each));
+    }
+    return requests;
+  }
+
+  // A schema begins with a brace, which the name of a file hardly does.
+  Result<std::optional<std::string>> read_schema() {
+    if (!args_.json_schema) return std::optional<std::string>();
+    const std::string& given = *args_.json_schema;
+    const std::size_t begin = given.find_first_not_of(" \t\r\n");
+    if (begin != std::string::npos && given[begin] == '{') return std::optional(given);
+    Result<std::vector<std::byte>> bytes = read_file(given, kMaxSchemaBytes);
     if (!bytes.ok()) return std::move(bytes).error();
-    request.picture = std::move(bytes).value();
-    return request;
+    return std::optional(std::string(reinterpret_cast<const char*>(bytes->data()), bytes->size()));
+  }
+
+  // Several questions, or several answers: side by side in the engine, printed in their order.
+  int answer_all(Engine& engine, const std::vector<Request>& requests) {
+    const std::vector<Result<Response>> responses = engine.run_all(requests);
+    std::vector<Finding> findings;
+    bool failed = false;
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      wire::AnswerLabel label{static_cast<int>(i) / args_.num_answers};
+      if (args_.num_answers > 1) label.seed = requests[i].sampling.seed;
+      if (!args_.json && i > 0) terminal_.out << '\n';
+      print_one_of(requests[i].skill, responses[i], label);
+      if (responses[i].ok()) {
+        findings.push_back({requests[i].skill, *responses[i]});
+      } else {
+        failed = true;
+      }
+    }
+    const int written = finish(terminal_);
+    if (written != kExitOk) return written;
+    const int drawn = draw(requests.front(), findings);
+    return failed ? kExitFailed : drawn;
+  }
+
+  void print_one_of(const SkillRequest& skill, const Result<Response>& response,
+                    const wire::AnswerLabel& label) {
+    if (args_.json) {
+      terminal_.out << (response.ok() ? wire::response_json(skill, *response, token_ids(), label)
+                                      : wire::error_json(skill, response.error(), label))
+                    << '\n';
+    } else {
+      const std::string heading = answer_heading(skill, label.seed);
+      if (!heading.empty()) terminal_.out << heading << '\n';
+      if (response.ok()) terminal_.out << response_text(skill, *response);
+    }
+    if (!response.ok()) {
+      terminal_.out.flush();
+      terminal_.err << "fovea: " << response.error().message << '\n' << std::flush;
+    }
+  }
+
+  int draw(const Request& request, std::span<const Finding> findings) {
+    if (!args_.annotate || findings.empty()) return kExitOk;
+    const Status drawn =
+        annotate(request, findings, args_.model.options.picture_limits, *args_.annotate);
+    // The answer has been printed; a second object would only confuse its reader.
+    return drawn.ok() ? kExitOk : report_failure(drawn.error(), /*json=*/false, terminal_);
   }
 
   StreamCallback stream_callback() {
@@ -76,14 +146,17 @@ class SkillCommand {
     };
   }
 
-  void print(const Response& response) {
+  wire::TokenIds token_ids() const {
+    return args_.tokens ? wire::TokenIds::kList : wire::TokenIds::kLeaveOut;
+  }
+
+  void print(const Request& request, const Response& response) {
     if (args_.json) {
-      const auto ids = args_.tokens ? wire::TokenIds::kList : wire::TokenIds::kLeaveOut;
-      terminal_.out << wire::response_json(args_.skill, response, ids) << '\n';
+      terminal_.out << wire::response_json(request.skill, response, token_ids()) << '\n';
     } else if (args_.stream) {
       terminal_.out << '\n' << reasoning_text(response);
     } else {
-      terminal_.out << response_text(args_.skill, response);
+      terminal_.out << response_text(request.skill, response);
     }
   }
 

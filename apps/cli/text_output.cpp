@@ -61,6 +61,13 @@ std::string reasoning_text(const Response& response) {
   return text;
 }
 
+std::string answer_heading(const SkillRequest& skill, std::optional<std::uint64_t> seed) {
+  std::string heading;
+  if (const auto* query = std::get_if<QueryRequest>(&skill)) heading = printable(query->question);
+  if (seed) heading += fmt::format("{}(seed {})", heading.empty() ? "" : " ", *seed);
+  return heading;
+}
+
 std::string response_text(const SkillRequest& skill, const Response& response) {
   if (const auto* detect = std::get_if<DetectRequest>(&skill)) {
     return boxes_text(detect->object, response.boxes);

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -13,6 +15,10 @@ namespace fovea::cli {
 /// What a person reads: the answer as text, boxes and points as lines of percentages. Ends with a
 /// newline.
 std::string response_text(const SkillRequest& skill, const Response& response);
+
+/// What stands above each of several answers: the question or thing, and the seed where there are
+/// several answers to it. One line without its end; empty for a caption without a seed.
+std::string answer_heading(const SkillRequest& skill, std::optional<std::uint64_t> seed);
 
 /// The thoughts that came before an answer, with the places they speak of; empty without any.
 std::string reasoning_text(const Response& response);

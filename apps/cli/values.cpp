@@ -1,5 +1,6 @@
 #include "values.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
@@ -53,6 +54,44 @@ Result<std::uint64_t> parse_count(std::string_view text) {
   const std::optional<std::uint64_t> value = parse_whole<std::uint64_t>(text);
   if (!value) return usage(fmt::format("'{}' is not a whole number", text));
   return *value;
+}
+
+Result<std::size_t> parse_size(std::string_view text) {
+  const Error wrong =
+      usage(fmt::format("'{}' is not a size such as 4096, 512M or 1.5G (units of 1024)", text));
+  constexpr std::string_view kUnits = "KMGT";
+  std::string_view rest = text;
+  const std::size_t digits = rest.find_first_not_of("0123456789.");
+  const std::optional<double> number = parse_whole<double>(rest.substr(0, digits));
+  if (!number) return wrong;
+  rest.remove_prefix(std::min(digits, rest.size()));
+  int power = 0;
+  if (!rest.empty() && kUnits.find(rest.front()) != std::string_view::npos) {
+    power = static_cast<int>(kUnits.find(rest.front())) + 1;
+    rest.remove_prefix(1);
+    if (!rest.empty() && rest.front() == 'i') {
+      rest.remove_prefix(1);
+      if (rest != "B") return wrong;
+    }
+  }
+  if (!rest.empty() && rest != "B") return wrong;
+  const double bytes = std::ldexp(*number, 10 * power);
+  // Half a byte is a slip; 2^53 bytes are more than any machine has.
+  if (bytes != std::floor(bytes) && power == 0) return wrong;
+  if (bytes > 9007199254740992.0) return usage(fmt::format("'{}' is too large a size", text));
+  return static_cast<std::size_t>(bytes);
+}
+
+Result<std::pair<std::int32_t, float>> parse_logit_bias(std::string_view text) {
+  const std::size_t equals = text.find('=');
+  const std::string_view value = equals == text.npos ? "" : text.substr(equals + 1);
+  const std::optional<std::int32_t> id = parse_whole<std::int32_t>(text.substr(0, equals));
+  const std::optional<double> bias = parse_whole<double>(value);
+  if (!id || *id < 0 || !bias || !(std::abs(*bias) <= 100)) {
+    return usage(
+        fmt::format("'{}' is not ID=VALUE with a token's id and a number from -100 to 100", text));
+  }
+  return std::pair(*id, static_cast<float>(*bias));
 }
 
 Result<SpatialRef> parse_spatial_ref(std::string_view text) {

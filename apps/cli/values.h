@@ -1,7 +1,10 @@
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "fovea/options.h"
 #include "fovea/request.h"
@@ -14,6 +17,13 @@ namespace fovea::cli {
 /// would have been right.
 Result<double> parse_number(std::string_view text);
 Result<std::uint64_t> parse_count(std::string_view text);
+
+/// A number of bytes: "4096", or with a unit of 1024, 1024^2, ... bytes: "512K", "64M", "1.5G",
+/// "2T"; "iB" or "B" may follow the unit.
+Result<std::size_t> parse_size(std::string_view text);
+
+/// "ID=VALUE": a token's id, and what is added to its logit, from -100 to 100.
+Result<std::pair<std::int32_t, float>> parse_logit_bias(std::string_view text);
 
 /// "X,Y" or "X1,Y1,X2,Y2", fractions within 0..1, a box with its corners in order.
 Result<SpatialRef> parse_spatial_ref(std::string_view text);

@@ -17,11 +17,20 @@ std::variant<boost::json::object, ApiError> parse_body(const HttpRequest& reques
   return std::move(parsed->get_object());
 }
 
-Status submit(const Context& context, Request request, Callbacks callbacks, Responder& responder) {
-  const Result<std::uint64_t> id = context.engine.submit(std::move(request), std::move(callbacks));
-  if (!id.ok()) return id.error();
-  responder.on_gone([&engine = context.engine, id = *id] { engine.cancel(id); });
-  return {};
+Result<std::uint64_t> submit(const Context& context, Request request, Callbacks callbacks,
+                             Responder& responder) {
+  Result<std::uint64_t> id = context.engine.submit(std::move(request), std::move(callbacks));
+  if (id.ok()) responder.on_gone([&engine = context.engine, id = *id] { engine.cancel(id); });
+  return id;
+}
+
+void log_content(const Context& context, const std::string& id, const SkillRequest& skill) {
+  if (!context.options.log_content || !context.options.log) return;
+  boost::json::object line{{"request_id", id}};
+  if (const auto* query = std::get_if<QueryRequest>(&skill)) line["question"] = query->question;
+  if (const auto* detect = std::get_if<DetectRequest>(&skill)) line["object"] = detect->object;
+  if (const auto* point = std::get_if<PointRequest>(&skill)) line["object"] = point->object;
+  context.options.log(wire::print(line, wire::Charset::kAscii));
 }
 
 void with_picture(const Context& context, Request request, const std::optional<std::string>& image,

@@ -26,8 +26,12 @@ struct Context {
 /// The body as a JSON object. Errors: 400 invalid_json.
 std::variant<boost::json::object, ApiError> parse_body(const HttpRequest& request);
 
-/// Hands a request to the engine, to be cancelled when the client goes away.
-Status submit(const Context& context, Request request, Callbacks callbacks, Responder& responder);
+/// Hands a request to the engine, to be cancelled when the client goes away. Returns its id.
+Result<std::uint64_t> submit(const Context& context, Request request, Callbacks callbacks,
+                             Responder& responder);
+
+/// Where the operator asked for it: what a request wants, in the caller's words.
+void log_content(const Context& context, const std::string& id, const SkillRequest& skill);
 
 /// Gives the request its picture, if it has one, and its deadline, and goes on with `next`; else
 /// answers with the error. `image` is the text of field `param`.

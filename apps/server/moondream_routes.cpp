@@ -81,7 +81,8 @@ void start(const Context& context, Request request, bool stream, const std::stri
   callbacks.on_done = [answer, stream](const Result<Response>& result) {
     answer->on_done(result, stream);
   };
-  const Status submitted = submit(context, std::move(request), std::move(callbacks), *responder);
+  const Result<std::uint64_t> submitted =
+      submit(context, std::move(request), std::move(callbacks), *responder);
   if (!submitted.ok()) {
     responder->respond(
         error_response(from_engine(submitted.error(), Stage::kSubmit, Unsupported::k501)));
@@ -104,6 +105,7 @@ void handle_skill(const Context& context, wire::Skill skill, const HttpRequest& 
   if (const auto* error = std::get_if<ApiError>(&adapter)) return fail(*error);
   wanted.request.adapter = std::get<std::string>(std::move(adapter));
 
+  log_content(context, request.id, wanted.request.skill);
   const bool writes_text = skill == wire::Skill::kCaption || skill == wire::Skill::kQuery;
   with_picture(
       context, std::move(wanted.request), wanted.image, "image_url", responder,

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/try.h"
 #include "session.h"
+#include "url_fetch.h"
 
 namespace fovea::server {
 
@@ -19,7 +20,8 @@ class Server::Impl {
  public:
   explicit Impl(const ServerOptions& options)
       : options_(options),
-        service_(options_, nullptr),
+        fetcher_(options_.url_hosts.empty() ? nullptr : make_url_fetcher(context_, options_)),
+        service_(options_, fetcher_.get()),
         budget_(options_.max_bodies_bytes),
         shared_{service_, options_, budget_, {}, {}, {}, [this] { on_exchange_end(); }},
         acceptor_(context_),
@@ -174,11 +176,12 @@ class Server::Impl {
   }
 
   const ServerOptions options_;
+  std::unique_ptr<UrlFetcher> fetcher_;
   Service service_;
   BodyBudget budget_;
   SessionShared shared_;
   std::optional<net::ssl::context> tls_;
-  // After what connections refer to: it holds them.
+  // Ends before what its connections refer to. The fetcher is only told where it will be.
   net::io_context context_;
   tcp::acceptor acceptor_;
   net::signal_set signals_;

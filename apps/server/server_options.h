@@ -20,6 +20,7 @@ struct ServerOptions {
   std::filesystem::path tls_certificate, tls_key;  ///< PEM files; both or none
   std::vector<std::string> cors_origins;           ///< web pages that may ask; "*" is all of them
   std::vector<std::string> url_hosts;  ///< hosts that pictures are fetched from; empty: none are
+  bool allow_private_urls = false;     ///< of those hosts also the ones in private networks
   std::string model_name;              ///< as /v1/models lists it; empty: the model's family
   std::string metrics_prefix = "fovea_";
 
@@ -38,6 +39,7 @@ struct ServerOptions {
 
   /// Told one line of JSON about each exchange, on a network thread. May be empty.
   std::function<void(std::string_view line)> log;
+  bool log_content = false;  ///< one more line with each question; never pictures
 };
 
 }  // namespace fovea::server

@@ -12,17 +12,16 @@
 namespace fovea::server {
 namespace {
 
-// Everything that the page needs is in it; nothing may be fetched from elsewhere.
+// All that the page needs comes from here, and nothing that was not in the program can run in it.
 constexpr const char* kPagePolicy =
-    "default-src 'none'; script-src 'unsafe-inline' blob:; style-src 'unsafe-inline'; "
-    "img-src 'self' data: blob:; media-src blob:; connect-src 'self'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'";
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-HttpResponse page_response() {
+HttpResponse page_response(const PageFile& file) {
   return {.status = 200,
-          .content_type = "text/html; charset=utf-8",
+          .content_type = std::string(file.content_type),
           .headers = {{"Content-Security-Policy", kPagePolicy}, {"Cache-Control", "no-cache"}},
-          .body = std::string(page_html())};
+          .body = std::string(file.bytes)};
 }
 
 }  // namespace
@@ -87,7 +86,11 @@ void Service::add_open_routes() {
     return HttpResponse{.status = 200, .content_type = "text/plain", .headers = {}, .body = {}};
   });
   add("/version", "version", [] { return version_response(); });
-  add("/", "page", [] { return page_response(); });
+  for (const PageFile& file : page_files()) {
+    const bool is_entrance = file.name == "index.html";
+    add(is_entrance ? "/" : "/page/" + std::string(file.name), "page",
+        [&file] { return page_response(file); });
+  }
 }
 
 void Service::add_for_model(

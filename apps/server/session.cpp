@@ -9,7 +9,7 @@
 
 #include "exchange_log.h"
 #include "outbox.h"
-#include "request_id.h"
+#include "request_head.h"
 #include "sse.h"
 
 namespace fovea::server {
@@ -23,27 +23,6 @@ constexpr double kDiscardTimeoutS = 10;
 constexpr int kBodyTimeouts = 10;  // a body may take so many times the longest pause in it
 
 using Parser = http::request_parser<http::string_body>;
-
-HttpRequest make_request(const Parser::value_type& message) {
-  const auto text = [](boost::core::string_view view) {
-    return std::string(view.data(), view.size());
-  };
-  const auto header = [&](boost::core::string_view name) { return text(message[name]); };
-  HttpRequest request;
-  request.method = text(message.method_string());
-  const std::string target = text(message.target());
-  request.path = normalise_path(target);
-  const std::size_t question = target.find('?');
-  if (question != std::string::npos) request.query = target.substr(question + 1);
-  request.id = header("X-Request-Id");
-  if (!is_good_request_id(request.id)) request.id = make_request_id();
-  request.authorization = header("Authorization");
-  request.moondream_auth = header("X-Moondream-Auth");
-  request.host = header("Host");
-  request.origin = header("Origin");
-  request.access_control_request_method = header("Access-Control-Request-Method");
-  return request;
-}
 
 /// One connection. Everything runs on its strand; other threads only post.
 template <class Stream>

@@ -39,7 +39,8 @@ std::string batch_record_json(const BatchRecord& record, const SkillRequest& ski
                               TokenIds token_ids);
 constexpr std::string_view kBatchLineStart = R"({"path":")";
 
-/// Reads such a line back. Times and token ids of the answer are left out. Errors:
+/// Reads such a line back. Times and token ids of the answer are left out; numbers are right to a
+/// unit in their last place. Errors:
 /// kInvalidArgument for a line that batch_record_json cannot have written, with what is wrong.
 Result<BatchRecord> parse_batch_record(std::string_view line);
 

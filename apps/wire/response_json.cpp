@@ -43,6 +43,30 @@ json::object reasoning_json(const Reasoning& reasoning) {
   return json::object{{"text", reasoning.text}, {"grounding", std::move(grounding)}};
 }
 
+json::array logprobs_json(const std::vector<TokenLogprob>& logprobs) {
+  const auto entry = [](std::int32_t id, float logprob) {
+    return json::object{{"id", id}, {"logprob", logprob}};
+  };
+  json::array list;
+  for (const TokenLogprob& token : logprobs) {
+    json::object object = entry(token.id, token.logprob);
+    json::array top;
+    for (const auto& [id, logprob] : token.top) top.push_back(entry(id, logprob));
+    object["top"] = std::move(top);
+    list.push_back(std::move(object));
+  }
+  return list;
+}
+
+json::object label_json(const SkillRequest& skill, const AnswerLabel& label) {
+  json::object object{{"index", label.index}};
+  if (const auto* query = std::get_if<QueryRequest>(&skill)) object["question"] = query->question;
+  if (const auto* detect = std::get_if<DetectRequest>(&skill)) object["object"] = detect->object;
+  if (const auto* point = std::get_if<PointRequest>(&skill)) object["object"] = point->object;
+  if (label.seed) object["seed"] = *label.seed;
+  return object;
+}
+
 // Clocks tick in nanoseconds, but nobody can use more digits of a millisecond than three.
 double to_microseconds(double ms) { return std::round(ms * 1000.0) / 1000.0; }
 
@@ -89,11 +113,15 @@ json::object response_object(const SkillRequest& skill, const Response& response
   }
   object["finish_reason"] = json::string(finish_reason_name(response.finish_reason));
   object["usage"] = usage_json(response.usage);
+  if (!response.logprobs.empty()) object["logprobs"] = logprobs_json(response.logprobs);
   return object;
 }
 
-std::string response_json(const SkillRequest& skill, const Response& response, TokenIds token_ids) {
-  json::object object = response_object(skill, response);
+std::string response_json(const SkillRequest& skill, const Response& response, TokenIds token_ids,
+                          const std::optional<AnswerLabel>& label) {
+  json::object object;
+  if (label) object = label_json(skill, *label);
+  for (auto& pair : response_object(skill, response)) object.insert(std::move(pair));
   if (token_ids == TokenIds::kList) {
     object["token_ids"] = json::array(response.token_ids.begin(), response.token_ids.end());
   }
@@ -104,10 +132,22 @@ std::string chunk_json(std::string_view text) {
   return print(json::object{{"chunk", json::string(text)}});
 }
 
+namespace {
+
+json::object error_object(const Error& error) {
+  return {{"message", error.message}, {"type", json::string(error_code_name(error.code))}};
+}
+
+}  // namespace
+
 std::string error_json(const Error& error) {
-  return print(
-      json::object{{"error", json::object{{"message", error.message},
-                                          {"type", json::string(error_code_name(error.code))}}}});
+  return print(json::object{{"error", error_object(error)}});
+}
+
+std::string error_json(const SkillRequest& skill, const Error& error, const AnswerLabel& label) {
+  json::object object = label_json(skill, label);
+  object["error"] = error_object(error);
+  return print(object);
 }
 
 std::string info_json(std::span<const DeviceReport> devices, const ModelInfo* model) {

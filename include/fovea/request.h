@@ -101,4 +101,14 @@ struct Request {
   std::optional<double> deadline_ms{};  ///< > 0, from submission; then it fails (kDeadlineExceeded)
 };
 
+/// The same request `count` times, for several answers (the `n` of other interfaces): run them with
+/// Engine::run_all, and they share the picture and its prompt. Answer i has the seed
+/// sampling.seed + i, so that each is found again alone by its seed. Greedy answers are all equal.
+inline std::vector<Request> repeat(const Request& request, int count) {
+  std::vector<Request> requests(static_cast<std::size_t>(count < 0 ? 0 : count), request);
+  std::uint64_t seed = request.sampling.seed;
+  for (Request& each : requests) each.sampling.seed = seed++;
+  return requests;
+}
+
 }  // namespace fovea

@@ -29,6 +29,9 @@ class Device {
   /// Bytes that could be allocated without pushing others out; 0 when that cannot be told.
   virtual std::size_t free_memory() const = 0;
 
+  /// Crops of pictures that give enough rows for products at full speed; more only cost memory.
+  virtual int crops_per_pass() const { return 2; }
+
   virtual Result<std::unique_ptr<Stream>> make_stream() = 0;
   virtual Ops& ops() = 0;
 

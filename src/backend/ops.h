@@ -44,9 +44,9 @@ struct LinearArgs {
   const Matrix* weight;  ///< [rows, cols]
   TensorView bias{};     ///< [rows] f32, or empty
   Activation activation = Activation::kNone;
-  TensorView add{};  ///< [R, rows], or empty: row t adds add[t mod R]; R divides T. May be y itself
-                     ///< (a residual).
-  TensorView y;      ///< [T, rows]
+  TensorView add{};  ///< [R, rows] f32 or the type of y, or empty: row t adds add[t mod R]; R
+                     ///< divides T. May be y itself (a residual).
+  TensorView y;      ///< [T, rows]: the type of x, or f32
 };
 
 /// The K and V of one layer for every page of the pool. A page holds `page_size` positions of all
@@ -172,16 +172,16 @@ struct MoeLora {
 };
 
 /// What a device can do: one method for each operation, shapes in the comments. T = rows, D = model
-/// width. Activations have activation_dtype(); biases, norms and tables are f32. Shapes are the
-/// caller's duty: a mismatch is a bug and aborts. Outputs may not overlap inputs unless a comment
-/// says so.
+/// width. Activations have activation_dtype(), or are f32; biases, norms and tables are f32. Shapes
+/// are the caller's duty: a mismatch is a bug and aborts. Outputs may not overlap inputs unless a
+/// comment says so.
 class Ops {
  public:
   virtual ~Ops() = default;
   Ops(const Ops&) = delete;
   Ops& operator=(const Ops&) = delete;
 
-  /// Element type of hidden states and logits for weights stored as `storage`.
+  /// Element type of hidden states for weights stored as `storage`. Logits are f32.
   virtual DType activation_dtype(DType storage) const = 0;
 
   /// Packs a weight for linear(). storage: f32, bf16, or f8e4m3 (keeps fp8 codes and row scales).

@@ -15,6 +15,18 @@ namespace fovea {
 /// own: it can be said at that very moment.
 inline Error out_of_memory() { return Error{ErrorCode::kResourceExhausted, "out of memory"}; }
 
+/// An error of a message, without the message if there is no memory for it.
+inline Error say(ErrorCode code, const char* message) noexcept {
+  try {
+    return Error{code, message};
+  } catch (...) {
+    return Error{code, "out of memory"};
+  }
+}
+
+/// The same error once more, in the same way.
+inline Error copy_of(const Error& error) noexcept { return say(error.code, error.message.c_str()); }
+
 /// The error that an exception stands for. Called while it is being handled. Never throws.
 inline Error error_of_exception() noexcept {
   try {

@@ -1,6 +1,7 @@
 #include "base/thread_pool.h"
 
 #include <atomic>
+#include <exception>
 #include <sched.h>
 
 #include "base/check.h"
@@ -14,12 +15,20 @@ struct ThreadPool::Job {
   const std::function<void(std::int64_t, int)>* body;
   std::atomic<std::int64_t> next{0};
   int active = 0;  // workers inside this job, guarded by mutex_
+  std::mutex failed{};
+  std::exception_ptr failure{};  // the first
 
   void run(int thread_idx) {
     for (;;) {
       const std::int64_t index = next.fetch_add(1, std::memory_order_relaxed);
       if (index >= count) return;
-      (*body)(index, thread_idx);
+      try {
+        (*body)(index, thread_idx);
+      } catch (...) {
+        next.store(count, std::memory_order_relaxed);  // nobody begins another one
+        const std::lock_guard lock(failed);
+        if (failure == nullptr) failure = std::current_exception();
+      }
     }
   }
 };
@@ -74,6 +83,7 @@ void ThreadPool::parallel_for(std::int64_t count,
   std::unique_lock lock(mutex_);
   job_ = nullptr;  // no worker can enter any more
   done_.wait(lock, [&] { return job.active == 0; });
+  if (job.failure != nullptr) std::rethrow_exception(job.failure);
 }
 
 int usable_processors() {

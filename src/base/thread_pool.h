@@ -23,8 +23,8 @@ class ThreadPool {
   int num_threads() const { return static_cast<int>(workers_.size()) + 1; }
 
   /// Calls body(index, thread_idx) for every index in [0, count), each once, in chunks that threads
-  /// take as they come free. thread_idx is in [0, num_threads()). Returns when all are done. `body`
-  /// must not throw.
+  /// take as they come free. thread_idx is in [0, num_threads()). Returns when all are done. What
+  /// `body` throws ends the loop early, and the first of it is thrown here.
   void parallel_for(std::int64_t count, const std::function<void(std::int64_t, int)>& body);
 
  private:

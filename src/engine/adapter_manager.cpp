@@ -37,10 +37,10 @@ Status AdapterManager::add(const std::string& name, const std::filesystem::path&
   entry->rank = contents.rank;
   entry->digest = contents.digest;
   entry->contents = std::make_shared<const AdapterContents>(std::move(contents));
-  auto before = std::make_shared<AdapterHandle>();
+  const auto before = std::make_shared<std::list<AdapterHandle>>(1);
   const auto letter = std::make_shared<Inbox::Letter>([this, entry, before] {
-    if (*before != nullptr) retired_.push_back(*before);
-    residency_.offer(entry);
+    if (before->front() != nullptr) retired_.splice(retired_.end(), *before);
+    (void)guarded([&] { residency_.offer(entry); });
     // What goes into no slot now is read again when somebody asks for it.
     if (!entry->is_wanted) entry->contents.reset();
   });
@@ -48,23 +48,23 @@ Status AdapterManager::add(const std::string& name, const std::filesystem::path&
     const std::lock_guard lock(mutex_);
     AdapterHandle& place = names_[name];
     entry->id = next_id_++;
-    *before = std::exchange(place, entry);
+    before->front() = std::exchange(place, entry);
   }
   inbox_.send(letter);
   return {};
 }
 
 Status AdapterManager::unload(const std::string& name) {
-  auto entry = std::make_shared<AdapterHandle>();
+  const auto entry = std::make_shared<std::list<AdapterHandle>>(1);
   const auto letter =
-      std::make_shared<Inbox::Letter>([this, entry] { retired_.push_back(*entry); });
+      std::make_shared<Inbox::Letter>([this, entry] { retired_.splice(retired_.end(), *entry); });
   {
     const std::lock_guard lock(mutex_);
     const auto found = names_.find(name);
     if (found == names_.end()) {
       return error(ErrorCode::kNotFound, "there is no adapter named {}", name);
     }
-    *entry = std::move(found->second);
+    entry->front() = std::move(found->second);
     names_.erase(found);
   }
   inbox_.send(letter);

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <list>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -103,8 +104,8 @@ class AdapterManager {
   std::map<std::string, AdapterHandle> names_;
   std::int32_t next_id_ = 0;
 
-  std::vector<AdapterHandle> retired_;  // engine thread: without a name, perhaps in use
-  std::unique_ptr<TaskQueue> loader_;   // last: it stops first
+  std::list<AdapterHandle> retired_;   // engine thread: without a name, perhaps in use
+  std::unique_ptr<TaskQueue> loader_;  // last: it stops first
 };
 
 }  // namespace fovea

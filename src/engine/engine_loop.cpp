@@ -22,7 +22,7 @@ void learn(double& estimate, double measured) {
   estimate = estimate == 0 ? measured : kCostMemory * estimate + (1 - kCostMemory) * measured;
 }
 
-Error cancelled() { return error(ErrorCode::kCancelled, "the caller stopped the request"); }
+Error cancelled() noexcept { return say(ErrorCode::kCancelled, "the caller stopped the request"); }
 
 }  // namespace
 
@@ -39,6 +39,7 @@ struct EngineLoop::Active {
 
   AdapterUse adapter;
   std::vector<TokenId> suppressed;  // of the next token, when the rule's own are not all
+  std::optional<RuleAhead> guess;   // that a row in flight runs ahead on
 
   // On now_ms()'s clock; 0 = not yet.
   double submitted_ms = 0, admitted_ms = 0, first_token_ms = 0, last_token_ms = 0;
@@ -73,7 +74,10 @@ EngineLoop::EngineLoop(StepRunner& runner, PageAllocator& pages, const ModelFact
           .store = options.image_store},
       PicturePipeline::Events{
           .ready = [this](std::uint64_t id, const ReadyPicture& picture) { line_up(id, picture); },
-          .failed = [this](std::uint64_t id, const Error& failure) { fail(id, failure); }});
+          .failed = [this](std::uint64_t id,
+                           const Error& failure) { fail(id, copy_of(failure)); }});
+  left_.reserve(static_cast<std::size_t>(options.scheduler.max_sequences));
+  in_flight_.reserve(static_cast<std::size_t>(runner.depth()));
   update_gauges();
   thread_ = std::thread([this] { run(); });
 }
@@ -87,6 +91,10 @@ EngineLoop::~EngineLoop() {
 // ---- callers' threads
 
 Result<std::uint64_t> EngineLoop::submit(Request request, Callbacks callbacks) {
+  return guarded<std::uint64_t>([&] { return line_up_at_door(request, callbacks); });
+}
+
+Result<std::uint64_t> EngineLoop::line_up_at_door(Request& request, Callbacks& callbacks) {
   Result<Validated> validated = validate(request);
   if (!validated.ok()) {
     metrics_.count_rejection(Rejection::kInvalid);
@@ -107,16 +115,16 @@ Result<std::uint64_t> EngineLoop::submit(Request request, Callbacks callbacks) {
                  prompt_len, wanted, left + prompt_len);
   }
   const int inside = num_inside_.fetch_add(1);
+  Place place{&num_inside_};  // given back unless the request gets in
   if (inside >= options_.max_queue) {
-    --num_inside_;
     metrics_.count_rejection(Rejection::kQueueFull);
     const double busy_s = service_ms_ / 1000 * inside / options_.scheduler.max_sequences;
     return error(ErrorCode::kOverloaded,
                  "{} requests are in the engine already (max_queue {}); try again in {} s", inside,
                  options_.max_queue, static_cast<int>(std::ceil(std::max(1.0, busy_s))));
   }
-  auto active = std::make_shared<std::unique_ptr<Active>>(std::make_unique<Active>());
-  Active& a = **active;
+  auto owner = std::make_shared<std::unique_ptr<Active>>(std::make_unique<Active>());
+  Active& a = **owner;
   a.id = next_id_.fetch_add(1);
   a.request = std::move(request);
   a.callbacks = std::make_shared<const Callbacks>(std::move(callbacks));
@@ -144,8 +152,21 @@ Result<std::uint64_t> EngineLoop::submit(Request request, Callbacks callbacks) {
   message.record.received = std::chrono::system_clock::now();
   message.record.skill = skill_name(a.request.skill);
   message.record.adapter = a.request.adapter;
+  // All that its end will need is made here, where there being no memory for it is the caller's to
+  // hear: the place among the requests, the last message, the letter that cancels it.
   const std::uint64_t id = a.id;
-  inbox_.post([this, active] { start(std::move(*active)); });
+  Requests alone;
+  alone.emplace(id, std::move(*owner));
+  const auto entry = std::make_shared<Requests::node_type>(alone.extract(id));
+  const auto start_letter =
+      std::make_shared<Inbox::Letter>([this, entry] { start(std::move(*entry)); });
+  const auto cancel_letter = std::make_shared<Inbox::Letter>([this, id] { fail(id, cancelled()); });
+  {
+    const std::lock_guard lock(cancels_mutex_);
+    cancels_.emplace(id, cancel_letter);
+  }
+  place.inside = nullptr;
+  inbox_.send(start_letter);
   return id;
 }
 
@@ -161,12 +182,16 @@ Result<EngineLoop::Validated> EngineLoop::validate(const Request& request) const
   return validated;
 }
 
-void EngineLoop::cancel(std::uint64_t id) {
-  inbox_.post([this, id] {
-    if (const auto found = requests_.find(id); found != requests_.end()) {
-      finish(*found->second, cancelled());
+void EngineLoop::cancel(std::uint64_t id) noexcept {
+  Inbox::LetterPtr letter;
+  {
+    const std::lock_guard lock(cancels_mutex_);
+    if (const auto found = cancels_.find(id); found != cancels_.end()) {
+      letter = std::move(found->second);
+      cancels_.erase(found);
     }
-  });
+  }
+  if (letter != nullptr) inbox_.send(std::move(letter));
 }
 
 void EngineLoop::drop_caches() {
@@ -174,7 +199,8 @@ void EngineLoop::drop_caches() {
   std::condition_variable done;
   bool is_done = false;
   inbox_.post([&] {
-    cache_.evict(std::numeric_limits<int>::max());
+    while (!in_flight_.empty()) collect();  // requests that have ended may still be in there
+    cache_.clear();
     pictures_->clear_cache();
     update_gauges();
     const std::lock_guard lock(mutex);
@@ -218,7 +244,7 @@ void EngineLoop::run() {
   while (drain_inbox()) step();
   drain_inbox();  // what came in before the end was announced
   while (!in_flight_.empty()) collect();
-  while (!requests_.empty()) finish(*requests_.begin()->second, cancelled());
+  while (!requests_.empty()) fail(requests_.begin()->first, cancelled());
 }
 
 // Runs what others asked for; waits for it when there is nothing else to do. False at the end.
@@ -232,7 +258,8 @@ bool EngineLoop::drain_inbox() {
     if (!deadlines_.empty()) wakeup_ms = std::min(wakeup_ms, deadlines_.begin()->first);
     inbox_.wait(wakeup_ms);
   }
-  while (const Inbox::LetterPtr letter = inbox_.take()) letter->task();
+  // Tasks keep their faults with the requests they are for; what comes out of one concerns nobody.
+  while (const Inbox::LetterPtr letter = inbox_.take()) (void)guarded(letter->task);
   return !inbox_.is_closed();
 }
 
@@ -240,25 +267,9 @@ void EngineLoop::step() {
   expire(now_ms());
   pictures_->start();
   idle_ = true;
-  if (static_cast<int>(in_flight_.size()) < runner_.depth()) {
-    const double planned_ms = now_ms();
-    StepPlan plan = scheduler_.plan(planned_ms, costs_, pictures_->is_preparing());
-    for (Generation* generation : scheduler_.take_hopeless()) {
-      finish(active_of(*generation),
-             error(ErrorCode::kDeadlineExceeded, "the deadline cannot be met any more"));
-    }
-    for (Generation* generation : scheduler_.take_homeless()) {
-      // Its picture was cached when it was lined up, and evicted before its turn.
-      pictures_->find_again(static_cast<std::uint64_t>(generation->order));
-      idle_ = false;
-    }
-    if (!plan.empty()) {
-      idle_ = false;
-      note_admissions(plan);
-      launch(std::move(plan));
-    }
-  }
-  if (!in_flight_.empty() && (idle_ || static_cast<int>(in_flight_.size()) >= runner_.depth())) {
+  if (in_flight_.size() < static_cast<std::size_t>(runner_.depth())) plan_and_launch();
+  if (!in_flight_.empty() &&
+      (idle_ || in_flight_.size() >= static_cast<std::size_t>(runner_.depth()))) {
     idle_ = false;
     collect();
   }
@@ -266,19 +277,52 @@ void EngineLoop::step() {
   update_gauges();
 }
 
+void EngineLoop::plan_and_launch() {
+  Result<StepPlan> planned = guarded<StepPlan>([&]() -> Result<StepPlan> {
+    return scheduler_.plan(now_ms(), costs_, pictures_->is_preparing());
+  });
+  if (!planned.ok()) {
+    // Not even a plan can be written down: the newest request gives back what it has.
+    if (!requests_.empty()) fail(requests_.rbegin()->first, copy_of(planned.error()));
+    idle_ = false;
+    return;
+  }
+  for (Generation* generation : scheduler_.failed()) {
+    fail(static_cast<std::uint64_t>(generation->order), out_of_memory());
+    idle_ = false;
+  }
+  for (Generation* generation : scheduler_.take_hopeless()) {
+    costs_.note_given_up();
+    fail(static_cast<std::uint64_t>(generation->order),
+         say(ErrorCode::kDeadlineExceeded, "the deadline cannot be met any more"));
+  }
+  for (Generation* generation : scheduler_.take_homeless()) {
+    // Its picture was cached when it was lined up, and evicted before its turn.
+    pictures_->find_again(static_cast<std::uint64_t>(generation->order));
+    idle_ = false;
+  }
+  if (planned->empty()) return;
+  idle_ = false;
+  note_admissions(*planned);
+  launch(std::move(*planned));
+}
+
 EngineLoop::Active& EngineLoop::active_of(const Generation& generation) {
   return *requests_.at(static_cast<std::uint64_t>(generation.order));
 }
 
-void EngineLoop::start(std::unique_ptr<Active> active) {
-  Active& a = *active;
-  requests_.emplace(a.id, std::move(active));
-  if (a.generation.deadline_ms > 0) deadlines_.emplace(a.generation.deadline_ms, a.id);
-  if (a.request.picture) {
-    pictures_->add(a.id, a.place_ms(), a.request, a.adapter.id());
-  } else {
-    line_up(a.id, {});
-  }
+void EngineLoop::start(Requests::node_type entry) noexcept {
+  Active& a = *entry.mapped();
+  requests_.insert(std::move(entry));
+  const Status started = guarded([&] {
+    if (a.generation.deadline_ms > 0) deadlines_.emplace(a.generation.deadline_ms, a.id);
+    if (a.request.picture) {
+      pictures_->add(a.id, a.place_ms(), a.request, a.adapter.id());
+    } else {
+      line_up(a.id, {});
+    }
+  });
+  if (!started.ok()) fail(a.id, copy_of(started.error()));
 }
 
 // The request can run: its picture, if it has one, is encoded or cached.
@@ -309,45 +353,115 @@ void EngineLoop::note_admissions(const StepPlan& plan) {
   }
 }
 
-void EngineLoop::launch(StepPlan plan) {
-  for (PlannedRows& rows : plan.rows) {
-    if (!rows.samples) continue;
-    Active& active = active_of(*rows.generation);
+// What the row may sample. One that runs ahead goes by the skill's guess at what comes before.
+void EngineLoop::set_rule(PlannedRows& rows) {
+  Active& active = active_of(*rows.generation);
+  if (rows.feeds_back) {
+    active.guess = active.skill->rule_ahead();
+    rows.rule = active.guess->rule;
+    rows.fed_kind = active.guess->next;
+  } else {
     rows.rule = active.skill->next_rule();
     if (rows.draw == 0 && !options_.mask_first_token) rows.rule.suppressed = {};
-    if (active.request.sampling.ignore_eos) {
-      active.suppressed.assign(rows.rule.suppressed.begin(), rows.rule.suppressed.end());
-      active.suppressed.push_back(model_.eos);
-      rows.rule.suppressed = active.suppressed;
-    }
   }
-  Status status = guarded<void>([&] { return runner_.launch(plan); });
-  if (!status.ok()) return fail_step(plan, status.error());
-  in_flight_.push_back(std::move(plan));
-  ++num_steps_;
+  if (active.request.sampling.ignore_eos) {
+    active.suppressed.assign(rows.rule.suppressed.begin(), rows.rule.suppressed.end());
+    active.suppressed.push_back(model_.eos);
+    rows.rule.suppressed = active.suppressed;
+  }
+  update_run_ahead(active);
+}
+
+void EngineLoop::update_run_ahead(Active& active) const {
+  // Penalties count the words of the answer, of which the next one is still unknown.
+  active.generation.may_run_ahead = runner_.depth() > 1 &&
+                                    !active.generation.sampling.has_penalties() &&
+                                    active.skill->rule_ahead().has_value();
+}
+
+// The token that a step in flight was launched over has come: was it what the skill guessed?
+void EngineLoop::check_guess(Active& active, const Token& token) {
+  if (!active.guess) return;
+  const RuleAhead guess = *std::exchange(active.guess, std::nullopt);
+  const TokenRule rule = active.skill->next_rule();
+  active.generation.guessed_wrong = guess.next != token.kind || guess.rule.slot != rule.slot ||
+                                    !std::ranges::equal(guess.rule.allowed, rule.allowed) ||
+                                    !std::ranges::equal(guess.rule.suppressed, rule.suppressed);
+}
+
+// A step that cannot be launched is tried once more, row by row, so that only whoever it fails for
+// again ends. A device that is lost stays lost.
+void EngineLoop::launch(StepPlan plan) {
+  const Status status = try_launch(plan);
+  if (status.ok()) {
+    in_flight_.push_back(std::move(plan));
+    return;
+  }
+  if (status.error().code == ErrorCode::kDeviceLost) return fail_step(plan, status.error());
+  while (!in_flight_.empty()) collect();  // now every token is known
+  const auto alone = [&](StepPlan& part) {
+    const Status again = try_launch(part);
+    if (!again.ok()) return fail_step(part, again.error());
+    in_flight_.push_back(std::move(part));
+    collect();
+  };
+  const Status split = guarded([&] {
+    StepPlan copies, crops;
+    copies.copies = std::move(plan.copies);
+    if (!copies.copies.empty()) alone(copies);
+    crops.crops = std::move(plan.crops);
+    crops.num_crops = plan.num_crops;
+    if (!crops.crops.empty()) alone(crops);
+  });
+  if (!split.ok()) return fail_step(plan, split.error());
+  for (PlannedRows& rows : plan.rows) {
+    rows.feeds_back = false;
+    rows.generation->guessed_wrong = false;
+    if (!requests_.contains(rows.order)) {  // ended meanwhile
+      scheduler_.withdraw(rows);
+      leaving_.erase(rows.order);
+      continue;
+    }
+    const Status tried = guarded([&] {
+      StepPlan part;
+      part.rows.push_back(rows);
+      part.num_rows = rows.end - rows.begin;
+      alone(part);
+    });
+    if (tried.ok()) continue;
+    scheduler_.withdraw(rows);
+    fail(rows.order, copy_of(tried.error()));
+  }
+}
+
+Status EngineLoop::try_launch(StepPlan& plan) {
+  const Status status = guarded([&] {
+    for (PlannedRows& rows : plan.rows) {
+      if (rows.samples) set_rule(rows);
+    }
+    return runner_.launch(plan);
+  });
+  if (status.ok()) ++num_steps_;
+  return status;
 }
 
 void EngineLoop::collect() {
-  const StepPlan plan = std::move(in_flight_.front());
-  in_flight_.pop_front();
-  Result<StepOutput> output = guarded<StepOutput>([&] { return runner_.collect(); });
+  StepPlan plan = std::move(in_flight_.front());
+  in_flight_.erase(in_flight_.begin());
+  const auto bring = [&] { return runner_.collect(); };
+  Result<StepOutput> output = guarded<StepOutput>(bring);
+  // There was no memory to hold it; the step itself is not lost.
+  if (!output.ok() && output.error().code == ErrorCode::kResourceExhausted) {
+    output = guarded<StepOutput>(bring);
+  }
   if (!output.ok()) return fail_step(plan, output.error());
-  if (plan.num_rows > 0) {
-    metrics_.step_rows.observe(plan.num_rows);
-    metrics_.step_sequences.observe(static_cast<double>(plan.rows.size()));
+  note_step(plan, *output);
+  for (PlannedRows& rows : plan.rows) {
+    rows.is_void = rows.feeds_back && rows.generation->guessed_wrong;
   }
-  if (plan.num_crops > 0) metrics_.step_crops.observe(plan.num_crops);
-  if (plan.num_crops > 0) learn(costs_.crop_ms, output->vision_ms / plan.num_crops);
-  if (plan.num_prefill_rows > plan.num_rows / 2) {
-    learn(costs_.row_ms, output->text_ms / plan.num_rows);
-  }
-  std::vector<Generation*> left;
-  scheduler_.commit(plan, left);
-  for (Generation* generation : left) {
-    leaving_.erase(static_cast<std::uint64_t>(generation->order));
-  }
+  scheduler_.commit(plan, left_);
+  forget_left();
   const double done_ms = now_ms();
-  for (const PlannedCrops& crops : plan.crops) num_crops_ += crops.count;
   pictures_->encoded(plan, done_ms);
   std::size_t next = 0;
   for (const PlannedRows& rows : plan.rows) {
@@ -355,27 +469,42 @@ void EngineLoop::collect() {
     const SampledToken& sampled = output->tokens[next++];
     // Whoever left while the step ran does not hear of it.
     const auto found = requests_.find(rows.order);
-    if (found == requests_.end()) continue;
+    if (found == requests_.end() || rows.is_void) continue;
     Active& active = *found->second;
-    const Status status = guarded<void>([&]() -> Status {
-      take_token(active, sampled, done_ms);
-      return {};
-    });
-    if (!status.ok()) finish(active, status.error());
+    const Status status = guarded([&] { take_token(active, sampled, done_ms); });
+    if (!status.ok()) fail(rows.order, copy_of(status.error()));
   }
 }
 
-// Nothing of the step came back: whoever was in it ends, everybody else goes on.
-void EngineLoop::fail_step(const StepPlan& plan, const Error& failure) {
-  std::vector<Generation*> left;
-  scheduler_.abandon(plan, left);
-  std::vector<std::uint64_t> ids;
-  for (const PlannedRows& rows : plan.rows) ids.push_back(rows.order);
-  for (Generation* generation : left) {
+void EngineLoop::note_step(const StepPlan& plan, const StepOutput& output) {
+  if (plan.num_rows > 0) {
+    metrics_.step_rows.observe(plan.num_rows);
+    metrics_.step_sequences.observe(static_cast<double>(plan.rows.size()));
+  }
+  if (plan.num_crops > 0) {
+    metrics_.step_crops.observe(plan.num_crops);
+    learn(costs_.crop_ms, output.vision_ms / plan.num_crops);
+  }
+  if (plan.num_prefill_rows > plan.num_rows / 2) {
+    learn(costs_.row_ms, output.text_ms / plan.num_rows);
+  }
+  for (const PlannedCrops& crops : plan.crops) num_crops_ += crops.count;
+}
+
+// Requests that had ended before the step came back.
+void EngineLoop::forget_left() noexcept {
+  for (const Generation* generation : left_) {
     leaving_.erase(static_cast<std::uint64_t>(generation->order));
   }
+  left_.clear();
+}
+
+// Nothing of the step came back: whoever was in it ends, everybody else goes on.
+void EngineLoop::fail_step(const StepPlan& plan, const Error& failure) noexcept {
+  scheduler_.abandon(plan, left_);
+  forget_left();
   pictures_->encoding_failed(plan, failure);
-  for (const std::uint64_t id : ids) fail(id, failure);
+  for (const PlannedRows& rows : plan.rows) fail(rows.order, copy_of(failure));
 }
 
 void EngineLoop::take_token(Active& active, const SampledToken& sampled, double done_ms) {
@@ -405,6 +534,8 @@ void EngineLoop::take_token(Active& active, const SampledToken& sampled, double 
   if (active.callbacks->on_text) deliver_text(active);
   if (progress != Progress::kContinue) return complete(active, progress);
   active.generation.sequence->append(sampled.token);
+  check_guess(active, sampled.token);
+  update_run_ahead(active);
   if (usage.completion_tokens >= active.generation.max_new_tokens) {
     complete(active, Progress::kLength);
   }
@@ -418,7 +549,7 @@ void EngineLoop::complete(Active& active, Progress progress) {
       progress == Progress::kStop ? FinishReason::kStop : FinishReason::kLength;
   active.response.usage.decode_ms = done_ms - active.first_token_ms;
   active.response.usage.total_ms = done_ms - active.submitted_ms;
-  learn(costs_.service_ms, done_ms - active.admitted_ms);
+  costs_.learn_service(done_ms - active.admitted_ms);
   finish(active, std::move(active.response));
 }
 
@@ -432,23 +563,23 @@ void EngineLoop::deliver_text(Active& active) {
   delivery_.send(std::move(message));
 }
 
-void EngineLoop::fail(std::uint64_t id, const Error& failure) {
+void EngineLoop::fail(std::uint64_t id, Error failure) noexcept {
   if (const auto found = requests_.find(id); found != requests_.end()) {
-    finish(*found->second, failure);
+    finish(*found->second, std::move(failure));
   }
 }
 
-void EngineLoop::fail_all_with(const AdapterEntry& adapter, const Error& failure) {
-  std::vector<std::uint64_t> ids;
-  for (const auto& [id, active] : requests_) {
-    if (active->adapter.entry().get() == &adapter) ids.push_back(id);
+void EngineLoop::fail_all_with(const AdapterEntry& adapter, const Error& failure) noexcept {
+  for (auto request = requests_.begin(); request != requests_.end();) {
+    Active& active = *(request++)->second;
+    if (active.adapter.entry().get() == &adapter) finish(active, copy_of(failure));
   }
-  for (const std::uint64_t id : ids) fail(id, failure);
 }
 
 // The one way out. Gives back everything that the request holds, tells the caller, and forgets it;
-// what a step in flight still writes to follows when that step has come back.
-void EngineLoop::finish(Active& active, Result<Response> result) {
+// what a step in flight still writes to follows when that step has come back. Takes no memory: it
+// is the way out for whoever has run out of it.
+void EngineLoop::finish(Active& active, Result<Response> result) noexcept {
   const std::uint64_t id = active.id;
   deadlines_.erase({active.generation.deadline_ms, id});
   pictures_->remove(id);
@@ -457,20 +588,23 @@ void EngineLoop::finish(Active& active, Result<Response> result) {
   } else {
     metrics_.count_error(active.request.skill, result.error().code);
   }
-  std::unique_ptr<Active> owned = std::move(requests_.extract(id).mapped());
-  std::unique_ptr<Delivery::Message> message = std::move(owned->last_message);
-  message->record.usage = owned->response.usage;
-  message->record.usage.total_ms = now_ms() - owned->submitted_ms;
+  Requests::node_type entry = requests_.extract(id);
+  {
+    const std::lock_guard lock(cancels_mutex_);
+    cancels_.erase(id);
+  }
+  std::unique_ptr<Delivery::Message> message = std::move(active.last_message);
+  message->record.usage = active.response.usage;
+  message->record.usage.total_ms = now_ms() - active.submitted_ms;
   message->answer.emplace(std::move(result));
   delivery_.send(std::move(message));
-  if (!scheduler_.remove(owned->generation)) leaving_.emplace(id, std::move(owned));
+  if (!scheduler_.remove(active.generation)) leaving_.insert(std::move(entry));
   --num_inside_;
 }
 
 void EngineLoop::expire(double at_ms) {
   while (!deadlines_.empty() && deadlines_.begin()->first <= at_ms) {
-    finish(*requests_.at(deadlines_.begin()->second),
-           error(ErrorCode::kDeadlineExceeded, "the deadline has passed"));
+    fail(deadlines_.begin()->second, say(ErrorCode::kDeadlineExceeded, "the deadline has passed"));
   }
 }
 

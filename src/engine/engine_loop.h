@@ -2,14 +2,14 @@
 
 #include <atomic>
 #include <cstdint>
-#include <deque>
 #include <functional>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
 #include <thread>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -69,7 +69,7 @@ class EngineLoop {
   Result<std::uint64_t> submit(Request request, Callbacks callbacks);
 
   /// Ends a request wherever it is; on_done is told kCancelled. No effect on one that has ended.
-  void cancel(std::uint64_t id);
+  void cancel(std::uint64_t id) noexcept;
 
   /// Forgets cached prefixes and pictures that nothing uses. Returns when that is done.
   void drop_caches();
@@ -83,31 +83,47 @@ class EngineLoop {
 
  private:
   struct Active;
+  using Requests = std::map<std::uint64_t, std::unique_ptr<Active>>;
+  /// A place among the requests inside that nobody has taken yet.
+  struct Place {
+    std::atomic<int>* inside;
+    ~Place() {
+      if (inside != nullptr) --*inside;
+    }
+  };
 
   struct Validated {
     std::unique_ptr<SkillState> skill;
     AdapterUse adapter;
   };
+  Result<std::uint64_t> line_up_at_door(Request& request, Callbacks& callbacks);
   Result<Validated> validate(const Request& request) const;
 
   void run();
   void step();
+  void plan_and_launch();
   bool drain_inbox();
   void update_gauges();
 
   Active& active_of(const Generation& generation);
-  void start(std::unique_ptr<Active> active);
+  void start(Requests::node_type entry) noexcept;
   void line_up(std::uint64_t id, const ReadyPicture& picture);
   void note_admissions(const StepPlan& plan);
   void launch(StepPlan plan);
+  Status try_launch(StepPlan& plan);
   void collect();
-  void fail_step(const StepPlan& plan, const Error& error);
+  void note_step(const StepPlan& plan, const StepOutput& output);
+  void forget_left() noexcept;
+  void fail_step(const StepPlan& plan, const Error& error) noexcept;
+  void set_rule(PlannedRows& rows);
+  void update_run_ahead(Active& active) const;
+  void check_guess(Active& active, const Token& token);
   void take_token(Active& active, const SampledToken& sampled, double now_ms);
   void complete(Active& active, Progress progress);
   void deliver_text(Active& active);
-  void fail(std::uint64_t id, const Error& failure);
-  void fail_all_with(const AdapterEntry& adapter, const Error& failure);
-  void finish(Active& active, Result<Response> result);
+  void fail(std::uint64_t id, Error failure) noexcept;
+  void fail_all_with(const AdapterEntry& adapter, const Error& failure) noexcept;
+  void finish(Active& active, Result<Response> result) noexcept;
   void expire(double now_ms);
 
   StepRunner& runner_;
@@ -123,12 +139,15 @@ class EngineLoop {
   StepCosts costs_;
 
   // Engine thread only.
-  std::unordered_map<std::uint64_t, std::unique_ptr<Active>> requests_;
-  std::unordered_map<std::uint64_t, std::unique_ptr<Active>> leaving_;
+  Requests requests_, leaving_;
   std::set<std::pair<double, std::uint64_t>> deadlines_;
-  std::deque<StepPlan> in_flight_;
-  bool idle_ = false;  // the last step found nothing to do
+  std::vector<StepPlan> in_flight_;  // oldest first, at most the runner's depth
+  std::vector<Generation*> left_;    // with room for every sequence
+  bool idle_ = false;                // the last step found nothing to do
   std::int64_t preemptions_counted_ = 0;
+
+  std::mutex cancels_mutex_;                           // guards the one below
+  std::map<std::uint64_t, Inbox::LetterPtr> cancels_;  // a letter for each request inside
 
   std::atomic<std::uint64_t> next_id_{1};
   std::atomic<int> num_inside_{0};

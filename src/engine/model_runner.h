@@ -1,13 +1,13 @@
 #pragma once
 
-#include <array>
-#include <deque>
-#include <map>
+#include <cstdint>
 #include <memory>
+#include <span>
 #include <utility>
 #include <vector>
 
 #include "engine/kv_cache.h"
+#include "engine/step_inputs.h"
 #include "engine/step_runner.h"
 #include "model/activations.h"
 #include "model/adapter_slots.h"
@@ -20,20 +20,28 @@ struct RunnerOptions {
   bool sample_coordinates = false;         ///< draw bins with the request's sampling, not argmax
   bool round_outputs_to_bf16 = false;      ///< reported coordinates and sizes are rounded
   int max_sequences = 1;                   ///< of a step
+  int depth = 1;                           ///< steps in flight
   const AdapterSlots* adapters = nullptr;  ///< must outlive the runner; null = there are none
 };
 
 /// Turns a step's plan into passes of the model: crops through the vision encoder, the rows of all
 /// sequences through the text model at once, one draw for all that want a word, region heads for
-/// the rows that drew a number. Owns the scratch and the step's inputs, allocated once. One thread.
+/// the rows that may draw a number. Owns the scratch and the step's inputs, allocated once. One
+/// thread.
+///
+/// launch() only enqueues; what the host needs is downloaded behind it, and collect() waits for
+/// that. Tokens and numbers that a step samples stay on the device until the next step has sampled:
+/// rows that feed back take them from there.
 class ModelRunner final : public StepRunner {
  public:
   /// The device, model and cache must outlive the runner. Error: kResourceExhausted.
   static Result<std::unique_ptr<ModelRunner>> create(Device& device, const Model& model,
                                                      PagedKvCache& cache,
                                                      const RunnerOptions& options);
+  /// Waits for what is in flight.
+  ~ModelRunner() override;
 
-  int depth() const override { return 1; }
+  int depth() const override { return options_.depth; }
   Status launch(const StepPlan& plan) override;
   Result<StepOutput> collect() override;
   Result<std::shared_ptr<const EncodedImage>> upload(const ImageIdentity& identity,
@@ -48,17 +56,41 @@ class ModelRunner final : public StepRunner {
   Activations& activations() { return activations_; }
 
  private:
+  /// Numbers that a step reads off hidden states: of one kind, `groups` bins each.
+  struct Numbers {
+    std::vector<std::int32_t> bins;
+    std::vector<float> mass;
+  };
+  /// A step in flight: what its stream reads from, and where its results arrive.
+  struct Step {
+    StepInputs in;
+    std::vector<PlannedCrops> crops;
+    std::vector<std::pair<std::shared_ptr<PictureJob>, std::shared_ptr<EncodedImage>>> pictures;
+    std::vector<std::int32_t> words, top_words;
+    std::vector<float> logprobs, top_logprobs;
+    Numbers coords, sizes;
+    Tensor late_hidden;  // [S, D] of rows whose word decides whether it is a number
+    double vision_ms = 0, text_ms = 0;
+    std::uint64_t done = 0;  // the stream's mark
+  };
+
   ModelRunner(Device& device, const Model& model, PagedKvCache& cache, const RunnerOptions& options)
       : device_(device), model_(model), cache_(cache), options_(options) {}
 
-  void copy_pages(const StepPlan& plan);
-  Status encode_crops(const StepPlan& plan);
-  Status compute_rows(const StepPlan& plan);
-  void gather_inputs(const StepPlan& plan);
-  Status draw(const StepPlan& plan, std::vector<SampledToken>& tokens);
-  Status draw_words(const StepPlan& plan, std::vector<SampledToken>& tokens);
-  Status read_numbers(const StepPlan& plan, Token::Kind kind, std::vector<SampledToken>& tokens);
-  SamplingRow sampling_row(const PlannedRows& rows);
+  Status make_tables();
+  void copy_pages(const StepPlan& plan, Step& step);
+  void choose_crops(const StepPlan& plan, Step& step);
+  void encode_crops(Step& step);
+  void compute_rows(const StepPlan& plan, Step& step);
+  void put_words(const StepInputs& in);
+  void embed_numbers(Token::Kind kind, const StepInputs& in, std::vector<EmbeddedRows>& embedded);
+  void draw_words(const StepPlan& plan, Step& step);
+  void read_numbers(Token::Kind kind, std::span<const std::int32_t> places, TensorView hidden,
+                    std::span<const std::int32_t> hidden_rows, Step& step, Numbers& numbers);
+  void keep_numbers(Token::Kind kind, std::span<const std::int32_t> places);
+  Status read_late_numbers(Step& step, std::vector<SampledToken>& tokens);
+  void set_number(Token::Kind kind, const Numbers& numbers, std::size_t index,
+                  SampledToken& token) const;
   float reported(float value) const;
 
   Device& device_;
@@ -67,37 +99,28 @@ class ModelRunner final : public StepRunner {
   RunnerOptions options_;
   std::unique_ptr<Stream> stream_;
   Activations activations_;
-  // The step's inputs and outputs on the device, at fixed addresses. R = max_rows, S =
-  // max_sequences.
-  Tensor crops_;                          // u8 [max_crops, C, C, 3]
-  Tensor crop_rows_;                      // i32 [max_crops * tokens]: 0, 1, 2, ...
-  Tensor token_ids_, positions_, slots_;  // i32 [R]
-  Tensor image_rows_, region_rows_;       // i32 [R]
-  Tensor region_values_, region_embeds_;  // f32 [R, 2], [R, D]
-  Tensor last_rows_, number_rows_;        // i32 [S]
-  Tensor number_hidden_;                  // [S, D]
-  Tensor chosen_ids_, chosen_logprobs_;   // i32 and f32 [2 S]: a word each, or two bins
-  Tensor top_ids_, top_logprobs_;         // i32 and f32 [S, kMaxTopWords]
+  // The step's inputs and outputs on the device, at fixed addresses; steps take turns with them in
+  // the stream's order. R = max_rows, S = max_sequences.
+  Tensor crops_;                                    // u8 [max_crops, C, C, 3]
+  Tensor crop_rows_;                                // i32 [max_crops * tokens]: 0, 1, 2, ...
+  Tensor token_ids_, positions_, slots_;            // i32 [R]
+  Tensor image_rows_, coord_rows_, size_rows_;      // i32 [R]
+  Tensor coord_values_, size_values_;               // f32 [R, 1], [R, 2]
+  Tensor coord_embeds_, size_embeds_;               // [R, D]
+  Tensor last_rows_, number_rows_, number_places_;  // i32 [S]
+  Tensor number_hidden_;                            // [S, D]
+  Tensor bins_, mass_;                              // i32 and f32 [2 S]
+  Tensor number_values_;                            // f32 [2 S]
+  Tensor logprobs_;                                 // f32 [S]
+  Tensor top_ids_, top_logprobs_;                   // i32 and f32 [S, kMaxTopWords]
+  Tensor fed_rows_, fed_places_, fed_words_;        // i32 [S]
+  // What the last step sampled, by its place among those that sample.
+  Tensor sampled_words_, sampled_coords_, sampled_sizes_;  // i32 [S], f32 [S, 1], [S, 2]
+  Tensor coord_table_, size_table_;                        // f32 [bins, 1]: what a bin means
 
-  // Host memory that the stream reads while a step runs.
-  struct Inputs {
-    std::vector<std::int32_t> copy_from, copy_to;
-    std::vector<std::int32_t> ids, positions, slots, image_rows, coord_rows, size_rows;
-    std::vector<float> coords, sizes;
-    std::vector<std::int32_t> query_start, context_len, prefix_len, page_table, adapter_slots;
-    std::vector<std::int32_t> last_rows, number_rows;
-    std::vector<EmbeddedRows> embedded;
-    // Places in plan.rows of the rows that sample: those that choose a word, then the forced ones.
-    std::vector<std::size_t> sampling;
-    std::size_t num_words = 0;
-    std::vector<SamplingRow> draws;
-    std::vector<std::int32_t> mask_ids;
-    std::vector<SeenWord> seen;
-    std::vector<WordBias> biases;
-    bool wants_top = false;
-  };
-  Inputs in_;
-  std::deque<StepOutput> done_;
+  std::vector<Step> steps_;  // a ring, as long as the pipeline is deep
+  std::size_t next_launch_ = 0, next_collect_ = 0, num_in_flight_ = 0;
+  StepInputs::Places no_places_;
 };
 
 }  // namespace fovea

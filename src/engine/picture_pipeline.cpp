@@ -48,15 +48,28 @@ void PicturePipeline::add(std::uint64_t id, double place_ms, const Request& requ
 }
 
 // Pictures are decoded a little ahead of the requests that run, and no further.
-void PicturePipeline::start() {
+void PicturePipeline::start() noexcept {
   while (num_in_preparation_ < options_.max_in_preparation && !unprepared_.empty()) {
     const std::uint64_t id = unprepared_.begin()->second;
     unprepared_.erase(unprepared_.begin());
     Client& client = clients_.at(id);
     client.in_preparation = true;
     ++num_in_preparation_;
-    identify(id, client);
+    attempt(id, [&] { identify(id, client); });
   }
+}
+
+// What cannot be done for a request, for want of memory, ends that request.
+template <class Body>
+void PicturePipeline::attempt(std::uint64_t id, Body&& body) noexcept {
+  if (const Status done = guarded(body); !done.ok()) events_.failed(id, done.error());
+}
+
+// The same for a picture in work, and all who wait for it.
+template <class Body>
+void PicturePipeline::attempt_for(const ImageIdentity& identity, Body&& body) noexcept {
+  const Status done = guarded(body);
+  if (!done.ok() && in_work_.contains(identity)) fail_waiting(identity, done.error());
 }
 
 void PicturePipeline::identify(std::uint64_t id, Client& client) {
@@ -75,10 +88,13 @@ void PicturePipeline::identified(std::uint64_t id, Result<IdentifiedPicture> res
   client.result.identity = result->identity;
   client.result.picture_ms += result->worked_ms;
   client.pixels = std::move(result->pixels);
-  find_or_encode(id, client);
+  attempt(id, [&] { find_or_encode(id, client); });
 }
 
-void PicturePipeline::find_again(std::uint64_t id) { find_or_encode(id, clients_.at(id)); }
+void PicturePipeline::find_again(std::uint64_t id) noexcept {
+  Client& client = clients_.at(id);
+  attempt(id, [&] { find_or_encode(id, client); });
+}
 
 // The picture's embeddings, its keys and values, somebody else's work on it, or our own: the first
 // of these that there is.
@@ -96,13 +112,18 @@ void PicturePipeline::find_or_encode(std::uint64_t id, Client& client) {
     return finish(id, client);
   }
   metrics_.image_cache_misses.add();
-  client.waits = true;
   const auto [entry, is_new] = in_work_.try_emplace(identity);
-  entry->second.waiting.push_back(id);
-  std::shared_ptr<const Image> pixels = std::move(client.pixels);
+  if (const Status waits = guarded([&] { entry->second.waiting.push_back(id); }); !waits.ok()) {
+    if (is_new) in_work_.erase(entry);
+    return events_.failed(id, waits.error());
+  }
+  client.waits = true;
+  const std::shared_ptr<const Image> pixels = std::move(client.pixels);
   if (!is_new) return;
-  load(std::make_shared<const Source>(
-      Source{identity, std::move(pixels), client.picture, client.apply_exif}));
+  attempt_for(identity, [&] {
+    load(std::make_shared<const Source>(
+        Source{identity, pixels, client.picture, client.apply_exif}));
+  });
 }
 
 // The embeddings from the disk; if they are not there, the crops to make them of.
@@ -112,8 +133,10 @@ void PicturePipeline::load(std::shared_ptr<const Source> source) {
   on_worker<Stored>(
       [this, source]() -> Result<Stored> { return options_.store->load(source->identity); },
       [this, source](Result<Stored> stored) {
-        if (stored.ok() && *stored) return loaded(source, **stored);
-        cut(source);
+        attempt_for(source->identity, [&] {
+          if (stored.ok() && *stored) return loaded(source, **stored);
+          cut(source);
+        });
       });
 }
 
@@ -142,7 +165,7 @@ void PicturePipeline::cut(const std::shared_ptr<const Source>& source) {
         return crops;
       },
       [this, identity = source->identity, worked_ms](Result<Crops> crops) {
-        cropped(identity, std::move(crops), *worked_ms);
+        attempt_for(identity, [&] { cropped(identity, std::move(crops), *worked_ms); });
       });
 }
 
@@ -164,17 +187,24 @@ void PicturePipeline::cropped(const ImageIdentity& identity, Result<Crops> crops
   scheduler_.add_picture(picture.job);
 }
 
-void PicturePipeline::encoded(const StepPlan& plan, double done_ms) {
+void PicturePipeline::encoded(const StepPlan& plan, double done_ms) noexcept {
   for (const PlannedCrops& crops : plan.crops) {
     const auto found = in_work_.find(crops.picture->identity);
-    if (!crops.is_last || found == in_work_.end() || found->second.job != crops.picture) continue;
+    if (found == in_work_.end() || found->second.job != crops.picture) continue;
+    if (crops.picture->failure) {
+      scheduler_.drop_picture(*crops.picture);
+      fail_waiting(crops.picture->identity, *crops.picture->failure);
+      continue;
+    }
+    if (!crops.is_last) continue;
     image_is_ready(crops.picture->encoded, done_ms);
     metrics_.image_encodes.add();
-    if (options_.store) store(crops.picture->encoded);
+    // A picture that cannot be stored costs time later, not the answer.
+    if (options_.store) (void)guarded([&] { store(crops.picture->encoded); });
   }
 }
 
-void PicturePipeline::encoding_failed(const StepPlan& plan, const Error& failure) {
+void PicturePipeline::encoding_failed(const StepPlan& plan, const Error& failure) noexcept {
   for (const PlannedCrops& crops : plan.crops) {
     const ImageIdentity identity = crops.picture->identity;
     const auto found = in_work_.find(identity);
@@ -196,21 +226,21 @@ void PicturePipeline::store(const std::shared_ptr<const EncodedImage>& image) {
 
 // Everybody who waits for the picture goes on. `done_ms` is 0 when it was not encoded just now.
 void PicturePipeline::image_is_ready(const std::shared_ptr<const EncodedImage>& image,
-                                     double done_ms) {
+                                     double done_ms) noexcept {
   const auto found = in_work_.find(image->identity);
   const InWork picture = std::move(found->second);
   in_work_.erase(found);
-  images_.insert(image);
+  (void)guarded([&] { images_.insert(image); });  // what there is no room for is not kept
   for (const std::uint64_t id : picture.waiting) {
     Client& client = clients_.at(id);
     client.waits = false;
     client.result.image = image;
     if (done_ms > 0) client.result.vision_ms = done_ms - picture.cut_ms;
-    finish(id, client);
+    attempt(id, [&] { finish(id, client); });
   }
 }
 
-void PicturePipeline::fail_waiting(const ImageIdentity& identity, const Error& failure) {
+void PicturePipeline::fail_waiting(const ImageIdentity& identity, const Error& failure) noexcept {
   const auto found = in_work_.find(identity);
   const std::vector<std::uint64_t> waiting = std::move(found->second.waiting);
   in_work_.erase(found);

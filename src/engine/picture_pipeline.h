@@ -57,8 +57,8 @@ class PicturePipeline {
   };
   /// What becomes of the requests that were added. A request that failed must be removed.
   struct Events {
-    std::function<void(std::uint64_t id, ReadyPicture picture)> ready;
-    std::function<void(std::uint64_t id, const Error& failure)> failed;
+    std::function<void(std::uint64_t id, ReadyPicture picture)> ready;   ///< may throw: it failed
+    std::function<void(std::uint64_t id, const Error& failure)> failed;  ///< must not throw
   };
 
   static constexpr int kNumWorkers = 2;
@@ -76,17 +76,17 @@ class PicturePipeline {
   /// the namespace in the prefix cache.
   void add(std::uint64_t id, double place_ms, const Request& request, std::int32_t adapter);
   /// Starts as many as may be in preparation.
-  void start();
+  void start() noexcept;
   /// A ready picture was cached when its request was lined up, and evicted before its turn.
-  void find_again(std::uint64_t id);
+  void find_again(std::uint64_t id) noexcept;
   /// The request has been admitted: its place in preparation is free.
   void admitted(std::uint64_t id) noexcept;
   /// Forgets a request, wherever its picture is. None of its events come any more.
   void remove(std::uint64_t id) noexcept;
 
   /// A step has brought crops back, or has failed.
-  void encoded(const StepPlan& plan, double done_ms);
-  void encoding_failed(const StepPlan& plan, const Error& failure);
+  void encoded(const StepPlan& plan, double done_ms) noexcept;
+  void encoding_failed(const StepPlan& plan, const Error& failure) noexcept;
 
   void clear_cache() { images_.clear(); }
 
@@ -122,6 +122,10 @@ class PicturePipeline {
 
   template <class T>
   void on_worker(std::function<Result<T>()> work, std::function<void(Result<T>)> then);
+  template <class Body>
+  void attempt(std::uint64_t id, Body&& body) noexcept;
+  template <class Body>
+  void attempt_for(const ImageIdentity& identity, Body&& body) noexcept;
   void identify(std::uint64_t id, Client& client);
   void identified(std::uint64_t id, Result<IdentifiedPicture> result);
   void find_or_encode(std::uint64_t id, Client& client);
@@ -130,8 +134,8 @@ class PicturePipeline {
   void cut(const std::shared_ptr<const Source>& source);
   void cropped(const ImageIdentity& identity, Result<Crops> crops, double worked_ms);
   void store(const std::shared_ptr<const EncodedImage>& image);
-  void image_is_ready(const std::shared_ptr<const EncodedImage>& image, double done_ms);
-  void fail_waiting(const ImageIdentity& identity, const Error& failure);
+  void image_is_ready(const std::shared_ptr<const EncodedImage>& image, double done_ms) noexcept;
+  void fail_waiting(const ImageIdentity& identity, const Error& failure) noexcept;
   void finish(std::uint64_t id, Client& client);
 
   StepRunner& runner_;

@@ -21,7 +21,8 @@ namespace fovea {
 ///
 /// A node covers positions [begin, end) and refers to the pages from begin / page_size on. Where
 /// `begin` lies inside a page, the node's own first page also holds the positions before it that
-/// share the page: whoever continues a partly filled page copies it first. One thread.
+/// share the page: whoever continues a partly filled page copies it first. match() and insert()
+/// throw std::bad_alloc and then have changed nothing that counts. One thread.
 class PrefixCache {
  public:
   class Node;
@@ -52,14 +53,18 @@ class PrefixCache {
   void insert(std::int32_t adapter, std::span<const PrefixKey> keys, std::span<const PageId> pages);
 
   /// A locked node and those above it are not evicted.
-  void unlock(Node* node);
+  void unlock(Node* node) noexcept;
 
   /// Drops the least recently used leaves until `num_pages` pages have come free or nothing is left
-  /// to drop. Returns the number of pages that came free.
-  int evict(int num_pages);
+  /// that would free any: leaves whose pages sequences hold as well stay. Returns the number of
+  /// pages that came free.
+  int evict(int num_pages) noexcept;
+
+  /// Drops everything that is not locked.
+  void clear() noexcept;
 
   /// Drops everything of one adapter that is not locked (its weights have changed or gone).
-  void drop(std::int32_t adapter);
+  void drop(std::int32_t adapter) noexcept;
 
   int num_nodes() const { return num_nodes_; }
   /// Pages that the cache refers to, shared ones counted once for each node.
@@ -71,16 +76,20 @@ class PrefixCache {
   struct Walk;
   Walk walk(std::int32_t adapter, std::span<const PrefixKey> keys, int max_positions) const;
   Node* split(Node* node, std::size_t num_keys);
-  void touch(Node* node);
-  void remove_leaf(Node* leaf);
+  void touch(Node* node) noexcept;
+  void remove_leaf(Node* leaf) noexcept;
   static bool is_evictable(const Node& node);
-  void list(Node* node);
-  void unlist(Node* node);
+  void list(Node* node) noexcept;
+  void unlist(Node* node) noexcept;
+  std::unique_ptr<Node> make_node(Node* parent);
+  void hold(Node& node, PageId page) noexcept;
+  bool frees_nothing(const Node& leaf) const noexcept;
 
   PageAllocator& allocator_;
   int page_size_;
   std::map<std::int32_t, std::unique_ptr<Node>> roots_;
   std::set<std::pair<std::uint64_t, Node*>> evictable_;  // by last use
+  std::vector<std::int32_t> held_;                       // by page: how many nodes refer to it
   std::uint64_t tick_ = 0;
   int num_nodes_ = 0;
   int num_page_references_ = 0;

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "base/guard.h"
 #include "base/math.h"
 
 namespace fovea {
@@ -30,16 +31,18 @@ Scheduler::Scheduler(const SchedulerOptions& options, PageAllocator& pages, Pref
                   options.max_crops >= 1,
               "a step of {} rows and {} crops for {} sequences", options.max_rows,
               options.max_crops, options.max_sequences);
+  candidates_.reserve(static_cast<std::size_t>(options.max_sequences));
+  failed_.reserve(static_cast<std::size_t>(options.max_sequences) + 1);
 }
 
 void Scheduler::add(Generation& generation) {
   FOVEA_CHECK(generation.state == Generation::State::kOutside, "generation {} is here already",
               generation.order);
-  generation.state = Generation::State::kWaiting;
   waiting_.emplace(place_of(generation), &generation);
+  generation.state = Generation::State::kWaiting;
 }
 
-bool Scheduler::remove(Generation& generation) {
+bool Scheduler::remove(Generation& generation) noexcept {
   using State = Generation::State;
   switch (generation.state) {
     case State::kOutside:
@@ -66,11 +69,16 @@ bool Scheduler::remove(Generation& generation) {
   return true;
 }
 
+// What there is no memory for is not cached.
+void Scheduler::offer(Sequence& sequence, int num_positions) noexcept {
+  if (num_positions > 0) (void)guarded([&] { sequence.offer_to_cache(num_positions); });
+}
+
 // The pages go back, but what they hold stays findable for as long as there is room.
-void Scheduler::leave(Generation& generation) {
+void Scheduler::leave(Generation& generation) noexcept {
   Sequence& sequence = *generation.sequence;
   const int known = std::min(sequence.num_computed(), sequence.length());
-  if (known > 0) sequence.offer_to_cache(known);
+  offer(sequence, known);
   sequence.release();
   if (generation.adapter_slot >= 0) {
     adapters_.unpin(*generation.adapter);
@@ -80,11 +88,12 @@ void Scheduler::leave(Generation& generation) {
 }
 
 void Scheduler::add_picture(std::shared_ptr<PictureJob> picture) {
-  num_queued_crops_ += picture->crops.num_crops() - picture->crops_planned;
+  const int num_crops = picture->crops.num_crops() - picture->crops_planned;
   pictures_.push_back(std::move(picture));
+  num_queued_crops_ += num_crops;
 }
 
-void Scheduler::drop_picture(const PictureJob& picture) {
+void Scheduler::drop_picture(const PictureJob& picture) noexcept {
   const auto at = std::find_if(pictures_.begin(), pictures_.end(),
                                [&](const auto& queued) { return queued.get() == &picture; });
   if (at == pictures_.end()) return;
@@ -98,6 +107,12 @@ bool Scheduler::is_decoding(const Generation& generation) {
 
 StepPlan Scheduler::plan(double now_ms, const StepCosts& costs, bool more_pictures) {
   StepPlan plan;
+  // From here on, what cannot be had ends the generation that it was for.
+  const auto most = static_cast<std::size_t>(options_.max_sequences);
+  plan.rows.reserve(most);
+  plan.copies.reserve(most);
+  plan.crops.reserve(static_cast<std::size_t>(options_.max_crops));
+  failed_.clear();
   next_wakeup_ms_ = std::numeric_limits<double>::infinity();
   Budget budget;
   budget.rows = options_.max_rows;
@@ -147,6 +162,7 @@ bool Scheduler::make_room(Generation& generation, int num_positions, StepPlan& p
   std::optional<Sequence::PageCopy> copy;
   const bool fits = sequence.reserve(num_positions, copy);
   FOVEA_CHECK(fits, "pages for {} positions were free a moment ago", num_positions);
+  // There is room for it: one for each sequence.
   if (copy) plan.copies.push_back(*copy);
   return true;
 }
@@ -158,19 +174,31 @@ bool Scheduler::is_planned(const Generation& generation, const StepPlan& plan) {
 
 // Back to the line, at its old place, with everything that it has computed left in the cache for as
 // long as nobody needs the room.
-void Scheduler::preempt(Generation& victim) {
+void Scheduler::preempt(Generation& victim) noexcept {
   ++num_preemptions_;
-  running_.erase(place_of(victim));
+  auto entry = running_.extract(place_of(victim));
   const auto flight = prefixes_in_flight_.find(prefix_of(victim));
   if (flight != prefixes_in_flight_.end() && flight->second == &victim) {
     prefixes_in_flight_.erase(flight);
   }
   leave(victim);
   victim.state = Generation::State::kWaiting;
-  waiting_.emplace(place_of(victim), &victim);
+  waiting_.insert(std::move(entry));
 }
 
-void Scheduler::add_rows(StepPlan& plan, Generation& generation, int end, Budget& budget) {
+void Scheduler::fail(Generation& generation) noexcept {
+  if (failed_.size() < failed_.capacity()) failed_.push_back(&generation);
+}
+
+// Those that run and decode, or do not yet.
+void Scheduler::collect_candidates(bool decoding) {
+  candidates_.clear();
+  for (const auto& [place, generation] : running_) {
+    if (is_decoding(*generation) == decoding) candidates_.push_back(generation);
+  }
+}
+
+void Scheduler::add_rows(StepPlan& plan, Generation& generation, int end, Budget& budget) noexcept {
   Sequence& sequence = *generation.sequence;
   PlannedRows rows;
   rows.generation = &generation;
@@ -189,22 +217,25 @@ void Scheduler::add_rows(StepPlan& plan, Generation& generation, int end, Budget
 }
 
 void Scheduler::plan_decodes(StepPlan& plan, Budget& budget) {
-  std::vector<Generation*> decoding;
-  for (const auto& [place, generation] : running_) {
-    if (is_decoding(*generation)) decoding.push_back(generation);
-  }
-  for (Generation* generation : decoding) {
+  collect_candidates(true);
+  for (Generation* generation : candidates_) {
     if (generation->state != Generation::State::kRunning) continue;  // pre-empted just now
     Sequence& sequence = *generation->sequence;
     int end = sequence.length();
     if (generation->awaits_token) {
       // The token of the step in flight is on the device; its successor's rule must be known here.
-      if (!generation->may_run_ahead || sequence.num_computed() > sequence.length()) continue;
+      if (!generation->may_run_ahead || generation->guessed_wrong) continue;
+      if (sequence.num_computed() > sequence.length()) continue;
       if (sequence.num_generated() + 1 >= generation->max_new_tokens) continue;
       end = sequence.length() + 1;
     }
     if (budget.rows < end - sequence.num_computed()) continue;
-    if (!make_room(*generation, end, plan, true)) {
+    bool has_room = false;
+    if (!guarded([&] { has_room = make_room(*generation, end, plan, true); }).ok()) {
+      fail(*generation);
+      continue;
+    }
+    if (!has_room) {
       // Older ones hold the rest. Alone, with a cache that its own beginning locks, it starts
       // again.
       if (generation->steps_in_flight == 0) preempt(*generation);
@@ -231,17 +262,19 @@ int Scheduler::affordable_rows(const Generation& generation, const Budget& budge
 }
 
 void Scheduler::plan_prompts(StepPlan& plan, Budget& budget) {
-  std::vector<Generation*> prefilling;
-  for (const auto& [place, generation] : running_) {
-    if (!is_decoding(*generation)) prefilling.push_back(generation);
-  }
-  for (Generation* generation : prefilling) {
+  collect_candidates(false);
+  for (Generation* generation : candidates_) {
     if (generation->state != Generation::State::kRunning) continue;
     if (is_planned(*generation, plan)) continue;
     const int rows = affordable_rows(*generation, budget);
     if (rows == 0) continue;
     const int begin = generation->sequence->num_computed();
-    if (!make_room(*generation, begin + rows, plan, true)) {
+    bool has_room = false;
+    if (!guarded([&] { has_room = make_room(*generation, begin + rows, plan, true); }).ok()) {
+      fail(*generation);
+      continue;
+    }
+    if (!has_room) {
       if (generation->steps_in_flight == 0) preempt(*generation);
       continue;
     }
@@ -255,61 +288,76 @@ void Scheduler::plan_admissions(StepPlan& plan, Budget& budget, double now_ms,
                                 const StepCosts& costs) {
   auto next = waiting_.begin();
   while (next != waiting_.end() && num_running() < options_.max_sequences) {
-    Generation& generation = *next->second;
-    Sequence& sequence = *generation.sequence;
-    if (generation.deadline_ms > 0 && now_ms + costs.service_ms > generation.deadline_ms) {
-      next = waiting_.erase(next);
-      generation.state = Generation::State::kOutside;
-      hopeless_.push_back(&generation);
-      continue;
-    }
-    if (generation.adapter != nullptr && !adapters_.is_ready(generation.adapter)) {
-      ++next;
-      continue;
-    }
-    // Somebody computes this very prefix: it is shared in a step or two.
-    const auto flight = prefixes_in_flight_.find(prefix_of(generation));
-    if (sequence.picture() && flight != prefixes_in_flight_.end()) {
-      ++next;
-      continue;
-    }
-    const int cached = sequence.start_from_cache();
-    if (cached < sequence.prefix_len() && sequence.image() == nullptr) {
-      sequence.release();
-      next = waiting_.erase(next);
-      generation.state = Generation::State::kOutside;
-      homeless_.push_back(&generation);
-      continue;
-    }
-    const int rows = affordable_rows(generation, budget);
-    // Who is running keeps its pages: a newcomer waits for what comes free.
-    if (rows == 0 || !make_room(generation, sequence.num_computed() + rows, plan, false)) {
-      sequence.release();
-      // Alone, only the cache can be in its way: its own beginning, cached with pages to spare.
-      if (rows > 0 && running_.empty() && num_leaving_ == 0 && cache_.num_nodes() > 0) {
-        cache_.evict(pages_.num_pages());
-        continue;
+    Generation& generation = *(next++)->second;
+    const std::size_t num_copies = plan.copies.size();
+    bool goes_on = true, again = true;
+    const Status tried = guarded([&] {
+      if (generation.deadline_ms > 0 && now_ms + costs.safe_service_ms() > generation.deadline_ms) {
+        hopeless_.push_back(&generation);
+        waiting_.erase(place_of(generation));
+        generation.state = Generation::State::kOutside;
+        return;
       }
-      break;  // in order: nobody overtakes the one that needs more
+      while (again) again = try_admit(generation, plan, budget, goes_on);
+    });
+    if (!tried.ok()) {
+      // A copy that was planned for it is not made.
+      while (plan.copies.size() > num_copies) {
+        pages_.release(plan.copies.back().from);
+        plan.copies.pop_back();
+      }
+      generation.sequence->release();
+      fail(generation);
     }
-    next = waiting_.erase(next);
-    generation.state = Generation::State::kRunning;
-    running_.emplace(place_of(generation), &generation);
-    if (generation.adapter != nullptr) {
-      adapters_.pin(*generation.adapter);
-      generation.adapter_slot = generation.adapter->slot;
-    }
-    if (!generation.was_admitted) {
-      generation.was_admitted = true;
-      generation.cached_tokens = std::min(cached, sequence.prompt_len());
-    }
-    if (sequence.num_computed() < sequence.prefix_len()) {
-      prefixes_in_flight_.emplace(prefix_of(generation), &generation);
-    }
-    add_rows(plan, generation, sequence.num_computed() + rows, budget);
-    plan.num_prefill_rows += rows;
-    budget.pay(rows * costs.row_ms);
+    if (!goes_on) break;
   }
+}
+
+// Starts a generation that waits, or leaves it in line. `goes_on` becomes false when nobody behind
+// it may start either. True: try the same one again. Whatever throws does so before the state
+// changes.
+bool Scheduler::try_admit(Generation& generation, StepPlan& plan, Budget& budget, bool& goes_on) {
+  Sequence& sequence = *generation.sequence;
+  if (generation.adapter != nullptr && !adapters_.is_ready(generation.adapter)) return false;
+  // Somebody computes this very prefix: it is shared in a step or two.
+  if (sequence.picture() && prefixes_in_flight_.contains(prefix_of(generation))) return false;
+  const int cached = sequence.start_from_cache();
+  if (cached < sequence.prefix_len() && sequence.image() == nullptr) {
+    sequence.release();
+    homeless_.push_back(&generation);
+    waiting_.erase(place_of(generation));
+    generation.state = Generation::State::kOutside;
+    return false;
+  }
+  const int rows = affordable_rows(generation, budget);
+  // Who is running keeps its pages: a newcomer waits for what comes free.
+  if (rows == 0 || !make_room(generation, sequence.num_computed() + rows, plan, false)) {
+    sequence.release();
+    // Alone, only the cache can be in its way: its own beginning, cached with pages to spare.
+    if (rows > 0 && running_.empty() && num_leaving_ == 0 && cache_.num_nodes() > 0) {
+      cache_.clear();
+      return true;
+    }
+    goes_on = false;  // in order: nobody overtakes the one that needs more
+    return false;
+  }
+  if (sequence.num_computed() < sequence.prefix_len()) {
+    prefixes_in_flight_.emplace(prefix_of(generation), &generation);
+  }
+  running_.insert(waiting_.extract(place_of(generation)));
+  generation.state = Generation::State::kRunning;
+  if (generation.adapter != nullptr) {
+    adapters_.pin(*generation.adapter);
+    generation.adapter_slot = generation.adapter->slot;
+  }
+  if (!generation.was_admitted) {
+    generation.was_admitted = true;
+    generation.cached_tokens = std::min(cached, sequence.prompt_len());
+  }
+  add_rows(plan, generation, sequence.num_computed() + rows, budget);
+  plan.num_prefill_rows += rows;
+  budget.pay(rows * budget.costs->row_ms);
+  return false;
 }
 
 void Scheduler::plan_crops(StepPlan& plan, Budget& budget, double now_ms, bool more_pictures) {
@@ -351,6 +399,10 @@ void Scheduler::commit(const StepPlan& plan, std::vector<Generation*>& left) {
     Sequence& sequence = *generation.sequence;
     --generation.steps_in_flight;
     if (rows.samples) generation.awaits_token = generation.steps_in_flight > 0;
+    if (rows.feeds_back && std::exchange(generation.guessed_wrong, false)) {
+      // Computed on another token than the one that came: it is computed again.
+      sequence.mark_computed(std::min(sequence.num_computed(), rows.begin));
+    }
     if (generation.state == Generation::State::kLeaving) {
       if (generation.steps_in_flight > 0) continue;
       --num_leaving_;
@@ -360,7 +412,7 @@ void Scheduler::commit(const StepPlan& plan, std::vector<Generation*>& left) {
     }
     // The picture's prefix is offered at once, so that others of the same picture can start.
     if (rows.begin < sequence.prefix_len() || rows.end == sequence.prompt_len()) {
-      sequence.offer_to_cache(std::min(rows.end, sequence.length()));
+      offer(sequence, std::min(rows.end, sequence.length()));
     }
     const auto flight = prefixes_in_flight_.find(prefix_of(generation));
     if (flight != prefixes_in_flight_.end() && flight->second == &generation &&
@@ -374,15 +426,23 @@ void Scheduler::commit(const StepPlan& plan, std::vector<Generation*>& left) {
 void Scheduler::abandon(const StepPlan& plan, std::vector<Generation*>& left) {
   for (const Sequence::PageCopy& copy : plan.copies) pages_.release(copy.from);
   for (const PlannedRows& rows : plan.rows) {
-    Generation& generation = *rows.generation;
-    --generation.steps_in_flight;
-    if (rows.samples) generation.awaits_token = generation.steps_in_flight > 0;
-    generation.sequence->mark_computed(std::min(generation.sequence->num_computed(), rows.begin));
-    if (generation.state == Generation::State::kLeaving && generation.steps_in_flight == 0) {
-      --num_leaving_;
-      leave(generation);
-      left.push_back(&generation);
+    const bool was_leaving = rows.generation->state == Generation::State::kLeaving;
+    withdraw(rows);
+    if (was_leaving && rows.generation->state == Generation::State::kOutside) {
+      left.push_back(rows.generation);
     }
+  }
+}
+
+void Scheduler::withdraw(const PlannedRows& rows) noexcept {
+  Generation& generation = *rows.generation;
+  --generation.steps_in_flight;
+  if (rows.samples) generation.awaits_token = generation.steps_in_flight > 0;
+  if (rows.feeds_back) generation.guessed_wrong = false;
+  generation.sequence->mark_computed(std::min(generation.sequence->num_computed(), rows.begin));
+  if (generation.state == Generation::State::kLeaving && generation.steps_in_flight == 0) {
+    --num_leaving_;
+    leave(generation);
   }
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <deque>
 #include <limits>
@@ -27,7 +28,28 @@ struct SchedulerOptions {
 struct StepCosts {
   double crop_ms = 0;
   double row_ms = 0;
-  double service_ms = 0;  ///< from admission to the end of a request
+  double service_ms = 0;            ///< from admission to the end of a request: the mean
+  double service_deviation_ms = 0;  ///< the mean distance from it
+
+  /// Takes in what a request needed. Mean and deviation run along as TCP's round trips do
+  /// (Jacobson 1988).
+  void learn_service(double measured_ms) {
+    const bool first = service_ms == 0;
+    service_deviation_ms += (std::abs(measured_ms - service_ms) - service_deviation_ms) / 8;
+    service_ms += (measured_ms - service_ms) / 8;
+    if (first) {
+      service_ms = measured_ms;
+      service_deviation_ms = measured_ms / 4;
+    }
+  }
+  /// A request was given up unstarted because of these estimates. They shrink a little, so that one
+  /// that was much too high is put to the test again.
+  void note_given_up() {
+    service_ms -= service_ms / 512;
+    service_deviation_ms -= service_deviation_ms / 512;
+  }
+  /// What nearly every request needs no more than.
+  double safe_service_ms() const { return service_ms; }
 };
 
 /// Decides what each step does: continuous batching (Orca, Yu et al. 2022) with prompts in chunks
@@ -52,19 +74,24 @@ class Scheduler {
 
   /// Takes a generation out, at any moment. True when nothing in flight refers to it any more and
   /// its pages are back; otherwise commit() reports it later.
-  bool remove(Generation& generation);
+  bool remove(Generation& generation) noexcept;
 
   /// Lines up a picture whose crops are ready.
   void add_picture(std::shared_ptr<PictureJob> picture);
   /// Nobody wants this picture any more: crops that are not planned yet are dropped.
-  void drop_picture(const PictureJob& picture);
+  void drop_picture(const PictureJob& picture) noexcept;
 
   /// Plans the next step. `more_pictures`: others are being prepared and may join a vision batch.
+  /// A generation for which memory runs out here is left out, and turns up in failed(). Throws
+  /// std::bad_alloc, before anything is planned, when there is no memory for a plan at all.
   StepPlan plan(double now_ms, const StepCosts& costs, bool more_pictures);
 
   /// The step has come back. Generations that only waited for it are appended to `left`. Call it
   /// before tokens are appended.
   void commit(const StepPlan& plan, std::vector<Generation*>& left);
+  /// Takes rows back that were planned and will not be launched; the generation stays, or has left
+  /// if it is kOutside afterwards.
+  void withdraw(const PlannedRows& rows) noexcept;
 
   /// The step failed: its rows never ran. All generations in it must be removed by the caller
   /// afterwards.
@@ -75,6 +102,8 @@ class Scheduler {
   std::vector<Generation*> take_homeless() { return std::exchange(homeless_, {}); }
   /// Generations that could not finish before their deadline if they started now.
   std::vector<Generation*> take_hopeless() { return std::exchange(hopeless_, {}); }
+  /// Generations that there was no memory for, until the next plan; the caller must remove them.
+  const std::vector<Generation*>& failed() const { return failed_; }
 
   int num_waiting() const { return static_cast<int>(waiting_.size()); }
   int num_running() const { return static_cast<int>(running_.size()); }
@@ -103,14 +132,18 @@ class Scheduler {
   static bool is_decoding(const Generation& generation);
   static bool is_planned(const Generation& generation, const StepPlan& plan);
   bool make_room(Generation& generation, int num_positions, StepPlan& plan, bool may_preempt);
-  void preempt(Generation& victim);
+  void preempt(Generation& victim) noexcept;
+  void fail(Generation& generation) noexcept;
+  void collect_candidates(bool decoding);
+  bool try_admit(Generation& generation, StepPlan& plan, Budget& budget, bool& goes_on);
   void plan_decodes(StepPlan& plan, Budget& budget);
   void plan_prompts(StepPlan& plan, Budget& budget);
   void plan_admissions(StepPlan& plan, Budget& budget, double now_ms, const StepCosts& costs);
   void plan_crops(StepPlan& plan, Budget& budget, double now_ms, bool more_pictures);
   int affordable_rows(const Generation& generation, const Budget& budget) const;
-  void add_rows(StepPlan& plan, Generation& generation, int end, Budget& budget);
-  void leave(Generation& generation);
+  void add_rows(StepPlan& plan, Generation& generation, int end, Budget& budget) noexcept;
+  void offer(Sequence& sequence, int num_positions) noexcept;
+  void leave(Generation& generation) noexcept;
 
   SchedulerOptions options_;
   PageAllocator& pages_;
@@ -120,6 +153,8 @@ class Scheduler {
   std::map<PictureKey, const Generation*> prefixes_in_flight_;
   std::deque<std::shared_ptr<PictureJob>> pictures_;
   std::vector<Generation*> homeless_, hopeless_;
+  // With room for every sequence: filling them takes no memory.
+  std::vector<Generation*> failed_, candidates_;
   int num_queued_crops_ = 0;
   int num_leaving_ = 0;
   std::int64_t num_preemptions_ = 0;

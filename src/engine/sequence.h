@@ -67,8 +67,8 @@ class Sequence {
   void set_image(std::shared_ptr<const EncodedImage> image) { image_ = std::move(image); }
 
   void append(const Token& token) {
-    tokens_.push_back(token);
     keys_.push_back(PrefixKey::of(token));
+    tokens_.push_back(token);
   }
   /// The token at a position behind the picture.
   const Token& token_at(int position) const {
@@ -106,6 +106,8 @@ class Sequence {
   /// is enqueued. False when the pool is empty; what was taken stays, so `copy` may be set then as
   /// well, and a later call does not set it again.
   bool reserve(int num_positions, std::optional<PageCopy>& copy) {
+    // What may throw comes first: no page is taken that nobody would know of.
+    pages_.reserve(static_cast<std::size_t>(ceil_div(num_positions, page_size_)));
     if (must_copy_last_page(num_positions)) {
       const std::optional<PageId> page = allocator_.allocate();
       if (!page) return false;
@@ -130,6 +132,12 @@ class Sequence {
   int start_from_cache() {
     FOVEA_CHECK(pages_.empty() && lock_ == nullptr, "a sequence starts once");
     PrefixCache::Match match = cache_.match(prompt_.adapter, keys_, length() - 1);
+    if (match.num_positions == 1) {
+      // The beginning of sequence alone is not worth the copy of its page.
+      for (const PageId page : match.pages) allocator_.release(page);
+      cache_.unlock(match.node);
+      return 0;
+    }
     pages_ = std::move(match.pages);
     lock_ = match.node;
     num_computed_ = match.num_positions;
@@ -151,7 +159,7 @@ class Sequence {
   }
 
   /// Gives every page back and forgets what was computed: a pre-empted sequence starts again.
-  void release() {
+  void release() noexcept {
     for (const PageId page : pages_) allocator_.release(page);
     pages_.clear();
     if (lock_ != nullptr) cache_.unlock(std::exchange(lock_, nullptr));

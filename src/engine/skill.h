@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -29,6 +30,13 @@ struct TokenRule {
   Slot slot = Slot::kById;
 };
 
+/// A guess at the step after the next one, made before the next token is known: what kind of token
+/// that will be, unless it ends the answer, and the rule for the one behind it.
+struct RuleAhead {
+  Token::Kind next = Token::Kind::kText;
+  TokenRule rule;
+};
+
 enum class Progress {
   kContinue,
   kStop,    ///< The answer is complete.
@@ -48,6 +56,10 @@ class SkillState {
   virtual int max_new_tokens() const = 0;
   /// The rule for the next token. Its spans stay valid until consume().
   virtual TokenRule next_rule() const = 0;
+  /// What next_rule() will most likely be once the next token has been consumed, so that the step
+  /// after the next one can be launched without waiting for it. A wrong guess costs the row that
+  /// was computed on it, no more. Nothing: there is no telling. Spans as of next_rule().
+  virtual std::optional<RuleAhead> rule_ahead() const { return std::nullopt; }
   virtual Progress consume(const SampledToken& sampled) = 0;
   /// Answer text that became final since the last call: whole characters, nothing that a stop
   /// string could still cut. After finish(), what is left. Skills that write no text have none.

@@ -21,6 +21,8 @@ struct PictureJob {
 
   /// Features of the crops encoded so far [num_crops, image_tokens, E]; the runner's.
   Tensor features;
+  /// Why it cannot be encoded: the runner had no memory for it. Its crops are passed over.
+  std::optional<Error> failure;
   /// The result, once the last crop has been committed.
   std::shared_ptr<const EncodedImage> encoded;
 };
@@ -45,7 +47,8 @@ struct Generation {
   State state = State::kOutside;
   int steps_in_flight = 0;     ///< launched steps with rows of it that are not committed
   bool awaits_token = false;   ///< a step in flight samples its next token
-  bool may_run_ahead = false;  ///< the rule of the token after that one is known already
+  bool may_run_ahead = false;  ///< the token after that one can be guessed at; the loop's
+  bool guessed_wrong = false;  ///< what runs ahead is worth nothing; the loop's
   int cached_tokens = 0;       ///< positions found in the prefix cache when it was first admitted
   bool was_admitted = false;
   int adapter_slot = kNoAdapter;  ///< while it runs with an adapter
@@ -58,9 +61,11 @@ struct PlannedRows {
   int begin = 0;
   int end = 0;
   bool feeds_back = false;  ///< the last position is the token that the step before sampled
-  bool samples = false;     ///< draw a token from the last position
-  TokenRule rule{};         ///< for that token; filled in by the loop, valid until launch() returns
-  int draw = 0;             ///< its number among the generated tokens
+  Token::Kind fed_kind = Token::Kind::kText;  ///< of that token, as far as can be told; the loop's
+  bool samples = false;                       ///< draw a token from the last position
+  TokenRule rule{};      ///< for that token; filled in by the loop, valid until launch() returns
+  int draw = 0;          ///< its number among the generated tokens
+  bool is_void = false;  ///< ran ahead on a wrong guess: what it sampled is thrown away
 };
 
 /// Crops of one picture in a step: [first, first + count).

@@ -29,7 +29,8 @@ class StepRunner {
   virtual int depth() const = 0;
 
   /// Enqueues a step. Page copies, crops and rows refer to memory that stays put until collect().
-  /// An error means that nothing of the step will come back.
+  /// An error means that nothing of the step will come back. A picture that there is no memory for
+  /// gets a `failure` of its own.
   virtual Status launch(const StepPlan& plan) = 0;
 
   /// Embeddings from host memory to the device, and back: the disk's copy of an encoded picture.

@@ -41,7 +41,7 @@ Result<TextActivations> create_text(Device& device, const ModelConfig& config, D
     FOVEA_TRY(a.tau, Tensor::create(device, dtype, {rows, 2 * text.n_heads}));
   }
   if (text.moe) {
-    FOVEA_TRY(a.router, Tensor::create(device, dtype, {rows, text.moe->num_experts}));
+    FOVEA_TRY(a.router, Tensor::create(device, DType::kF32, {rows, text.moe->num_experts}));
     FOVEA_TRY(a.expert_ids,
               Tensor::create(device, DType::kI32, {rows, text.moe->experts_per_token}));
     FOVEA_TRY(a.expert_weights,
@@ -49,12 +49,13 @@ Result<TextActivations> create_text(Device& device, const ModelConfig& config, D
   }
   FOVEA_TRY(a.hidden, Tensor::create(device, dtype, {sequences, text.dim}));
   FOVEA_TRY(a.final_normed, Tensor::create(device, dtype, {sequences, text.dim}));
-  FOVEA_TRY(a.logits, Tensor::create(device, dtype, {sequences, text.vocab_size}));
+  // What is chosen from keeps all its digits.
+  FOVEA_TRY(a.logits, Tensor::create(device, DType::kF32, {sequences, text.vocab_size}));
   FOVEA_TRY(a.region_normed, Tensor::create(device, dtype, {sequences, text.dim}));
   FOVEA_TRY(a.region_inner,
             Tensor::create(device, dtype, {sequences, std::max(1, region.inner_dim)}));
   FOVEA_TRY(a.bin_logits,
-            Tensor::create(device, dtype,
+            Tensor::create(device, DType::kF32,
                            {sequences, std::max(region.coord_out_dim, region.size_out_dim)}));
   FOVEA_TRY(a.region_features,
             Tensor::create(device, dtype,

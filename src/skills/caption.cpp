@@ -26,6 +26,10 @@ class CaptionState final : public SkillState {
                                                                   : TokenRule::Slot::kNever};
   }
 
+  std::optional<RuleAhead> rule_ahead() const override {
+    return RuleAhead{Token::Kind::kText, next_rule()};
+  }
+
   Progress consume(const SampledToken& sampled) override {
     const Token& token = sampled.token;
     if (token.id == context_.prompts.eos) return Progress::kStop;

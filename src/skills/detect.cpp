@@ -27,6 +27,12 @@ class DetectState final : public SkillState {
     return y_ ? slots_.size() : slots_.coordinate();
   }
 
+  std::optional<RuleAhead> rule_ahead() const override {
+    if (!x_) return RuleAhead{Token::Kind::kCoord, slots_.coordinate()};
+    if (!y_) return RuleAhead{Token::Kind::kCoord, slots_.size()};
+    return RuleAhead{Token::Kind::kSize, slots_.object_or_end()};
+  }
+
   Progress consume(const SampledToken& sampled) override {
     if (sampled.token.kind == Token::Kind::kText) return Progress::kStop;
     if (!x_) {

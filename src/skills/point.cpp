@@ -20,6 +20,10 @@ class PointState final : public SkillState {
   int max_new_tokens() const override { return max_new_tokens_; }
   TokenRule next_rule() const override { return x_ ? slots_.coordinate() : slots_.object_or_end(); }
 
+  std::optional<RuleAhead> rule_ahead() const override {
+    return RuleAhead{Token::Kind::kCoord, x_ ? slots_.object_or_end() : slots_.coordinate()};
+  }
+
   Progress consume(const SampledToken& sampled) override {
     if (sampled.token.kind != Token::Kind::kCoord) return Progress::kStop;
     if (!x_) {

@@ -89,15 +89,11 @@ class QueryState final : public SkillState {
   }
 
   TokenRule next_rule() const override {
-    const PromptConfig& prompts = context_.prompts;
-    using Slot = TokenRule::Slot;
     switch (phase_) {
       case Phase::kReasoning:
-        if (separate_budgets() && spent_ >= budget_)
-          return {.allowed = {&*prompts.answer, 1}, .suppressed = {}};
-        return {.allowed = {}, .suppressed = prompts.reasoning_suppressed, .slot = Slot::kById};
+        return reasoning_rule(spent_);
       case Phase::kForced:
-        return {.allowed = {&forced_[next_forced_], 1}, .suppressed = {}, .slot = Slot::kNever};
+        return forced_rule(next_forced_);
       case Phase::kAnswer:
         break;
     }
@@ -105,9 +101,23 @@ class QueryState final : public SkillState {
       const TokenConstraint::Choice& next = constraint_->next();
       return {.allowed = next.allowed, .suppressed = next.suppressed, .slot = Slot::kNever};
     }
-    return {.allowed = {},
-            .suppressed = prompts.answer_suppressed,
-            .slot = context_.compatibility.embed_text_coordinates ? Slot::kById : Slot::kNever};
+    return answer_rule();
+  }
+
+  // Words follow words; the end of the reasoning, and numbers in it, come as a surprise.
+  std::optional<RuleAhead> rule_ahead() const override {
+    switch (phase_) {
+      case Phase::kReasoning:
+        return RuleAhead{Token::Kind::kText, reasoning_rule(spent_ + 1)};
+      case Phase::kForced:
+        if (next_forced_ + 1 < forced_.size())
+          return RuleAhead{Token::Kind::kText, forced_rule(next_forced_ + 1)};
+        break;
+      case Phase::kAnswer:
+        break;
+    }
+    if (constraint_) return std::nullopt;
+    return RuleAhead{Token::Kind::kText, answer_rule()};
   }
 
   Progress consume(const SampledToken& sampled) override {
@@ -141,6 +151,23 @@ class QueryState final : public SkillState {
 
  private:
   enum class Phase { kReasoning, kForced, kAnswer };
+  using Slot = TokenRule::Slot;
+
+  // Once `spent` tokens of the reasoning are there.
+  TokenRule reasoning_rule(int spent) const {
+    const PromptConfig& prompts = context_.prompts;
+    if (separate_budgets() && spent >= budget_)
+      return {.allowed = {&*prompts.answer, 1}, .suppressed = {}};
+    return {.allowed = {}, .suppressed = prompts.reasoning_suppressed, .slot = Slot::kById};
+  }
+  TokenRule forced_rule(std::size_t word) const {
+    return {.allowed = {&forced_[word], 1}, .suppressed = {}, .slot = Slot::kNever};
+  }
+  TokenRule answer_rule() const {
+    return {.allowed = {},
+            .suppressed = context_.prompts.answer_suppressed,
+            .slot = context_.compatibility.embed_text_coordinates ? Slot::kById : Slot::kNever};
+  }
 
   bool separate_budgets() const {
     return reasoning_ && context_.compatibility.separate_reasoning_budget;

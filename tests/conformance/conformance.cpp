@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "backend/registry.h"
+#include "conformance/shared_memory.h"
 #include "tensor/half.h"
 
 namespace fovea::conformance {
@@ -23,32 +24,63 @@ std::uint64_t next(std::uint64_t& state) {
 
 }  // namespace
 
+std::string Target::name() const {
+  return is_cpu() ? isa + "_threads_" + std::to_string(num_threads) : device;
+}
+
+Result<std::unique_ptr<Device>> Target::create(int threads) const {
+  return create_device(device, {.num_threads = threads, .cpu_isa = isa});
+}
+
 std::vector<Target> targets() {
   std::vector<Target> found;
   for (const char* isa : {"generic", "avx2", "avx512", "avx512_bf16", "neon", "neon_bf16"}) {
-    if (create_device("cpu", {.num_threads = 1, .cpu_isa = isa}).ok()) found.push_back({isa, 3});
+    if (create_device("cpu", {.num_threads = 1, .cpu_isa = isa}).ok()) {
+      found.push_back({"cpu", isa, 3});
+    }
   }
-  found.push_back({found.back().isa, 1});
+  found.push_back({"cpu", found.back().isa, 1});
+  const std::vector<Target> gpus = gpu_targets();
+  found.insert(found.end(), gpus.begin(), gpus.end());
+  return found;
+}
+
+std::vector<Target> gpu_targets() {
+  std::vector<Target> found = {{"emulator"}};
+  if (create_device("cuda", {}).ok()) found.push_back({"cuda"});
   return found;
 }
 
 void ConformanceTest::SetUp() {
-  auto device =
-      create_device("cpu", {.num_threads = GetParam().num_threads, .cpu_isa = GetParam().isa});
+  auto device = GetParam().create(GetParam().num_threads);
   ASSERT_TRUE(device.ok()) << device.error().message;
   device_ = std::move(device).value();
   auto stream = device_->make_stream();
   ASSERT_TRUE(stream.ok());
   stream_ = std::move(stream).value();
+  use_shared_memory_of(GetParam().device, stream_.get());
+}
+
+void ConformanceTest::TearDown() {
+  if (stream_ == nullptr) return;
+  const Status status = stream_->synchronize();
+  EXPECT_TRUE(status.ok()) << status.error().message;
+  use_shared_memory_of("cpu", nullptr);
 }
 
 Guarded::Guarded(DType dtype, Shape shape) : Guarded(dtype, shape, nullptr) {}
 
 Guarded::Guarded(DType dtype, Shape shape, const void* data) : view_{dtype, shape, nullptr} {
   const std::size_t size = view_.size_bytes();
-  memory_ = std::make_shared<std::vector<std::byte>>(size + 2 * kGuardBytes, kPoison);
-  view_.data = memory_->data() + kGuardBytes;
+  memory_ = allocate_shared_memory(size + 2 * kGuardBytes);
+  std::fill_n(memory_.get(), size + 2 * kGuardBytes, kPoison);
+  view_.data = memory_.get() + kGuardBytes;
   if (data != nullptr && size > 0) std::memcpy(view_.data, data, size);
+}
+
+TensorView Guarded::view() const {
+  wait_for_device();
+  return view_;
 }
 
 Guarded Guarded::of(const Floats& values, Shape shape) {
@@ -67,20 +99,28 @@ Guarded Guarded::bf16_of(const Floats& values, Shape shape) {
 }
 
 Floats Guarded::floats() const {
-  const float* begin = view_.as<float>();
-  return Floats(begin, begin + view_.num_elements());
+  const TensorView seen = view();
+  if (seen.dtype == DType::kBf16) {
+    Floats values;
+    const auto* bits = seen.as<std::uint16_t>();
+    for (std::int64_t i = 0; i < seen.num_elements(); ++i) values.push_back(bf16_to_f32(bits[i]));
+    return values;
+  }
+  const float* begin = seen.as<float>();
+  return Floats(begin, begin + seen.num_elements());
 }
 Ints Guarded::ints() const {
-  const std::int32_t* begin = view_.as<std::int32_t>();
+  const auto* begin = view().as<std::int32_t>();
   return Ints(begin, begin + view_.num_elements());
 }
 
 void Guarded::check_guards() const {
-  const auto intact = [](auto first, auto last) {
-    return std::all_of(first, last, [](std::byte b) { return b == kPoison; });
+  const std::byte* end = view().data + view_.size_bytes();
+  const auto intact = [](const std::byte* first) {
+    return std::all_of(first, first + kGuardBytes, [](std::byte b) { return b == kPoison; });
   };
-  EXPECT_TRUE(intact(memory_->begin(), memory_->begin() + kGuardBytes)) << "written before";
-  EXPECT_TRUE(intact(memory_->end() - kGuardBytes, memory_->end())) << "written past the end";
+  EXPECT_TRUE(intact(memory_.get())) << "written before";
+  EXPECT_TRUE(intact(end)) << "written past the end";
 }
 
 std::vector<std::uint32_t> row_bits(const Guarded& matrix, std::int64_t begin, std::int64_t count) {

@@ -33,21 +33,34 @@ struct Tolerance {
   static constexpr double kBf16Cache = 1e-2;    ///< K and V rounded to bf16
 };
 
-/// A device under test: an instruction set and a number of threads.
+/// A device under test; for the processor an instruction set and a number of threads.
 struct Target {
-  std::string isa;
-  int num_threads;
+  std::string device;
+  std::string isa = "";
+  int num_threads = 1;
+
+  bool is_cpu() const { return device == "cpu"; }
+  /// "avx2_threads_3", "emulator"
+  std::string name() const;
+  /// The same device, for the processor with another number of threads.
+  Result<std::unique_ptr<Device>> create(int threads) const;
 };
 
-/// Every instruction set that this machine runs; the best one also on a single thread.
+/// Every instruction set that this machine runs, the best one also on a single thread; the
+/// emulator; a GPU where there is one.
 std::vector<Target> targets();
+/// Those of them that run the kernels for GPUs.
+std::vector<Target> gpu_targets();
 
 class ConformanceTest : public testing::TestWithParam<Target> {
  protected:
   void SetUp() override;
+  void TearDown() override;
 
   Ops& ops() { return device_->ops(); }
   Stream& stream() { return *stream_; }
+  /// `count` repetitions of what is only a matter of statistics: fewer where each takes long.
+  int repetitions(int count) const { return GetParam().device == "emulator" ? count / 20 : count; }
   /// Whether x is rounded to bf16 for bf16 weights.
   bool rounds_activations() const { return GetParam().isa.ends_with("_bf16"); }
 
@@ -55,14 +68,13 @@ class ConformanceTest : public testing::TestWithParam<Target> {
   std::unique_ptr<Stream> stream_;
 };
 
-#define FOVEA_CONFORMANCE(suite)                                                          \
-  INSTANTIATE_TEST_SUITE_P(                                                               \
-      , suite, testing::ValuesIn(::fovea::conformance::targets()), [](const auto& test) { \
-        return test.param.isa + "_threads_" + std::to_string(test.param.num_threads);     \
-      })
+#define FOVEA_CONFORMANCE(suite)                                                        \
+  INSTANTIATE_TEST_SUITE_P(, suite, testing::ValuesIn(::fovea::conformance::targets()), \
+                           [](const auto& test) { return test.param.name(); })
 
-/// A tensor in host memory between two guard zones. Outputs start as NaN (all bits set), so an
-/// element that is not written fails every comparison.
+/// A tensor between two guard zones, in memory that the host and the device under test both reach.
+/// Outputs start as NaN (all bits set), so an element that is not written fails every comparison.
+/// Whoever looks at it waits for the device first.
 class Guarded {
  public:
   Guarded(DType dtype, Shape shape);
@@ -72,7 +84,8 @@ class Guarded {
   static Guarded bf16_of(const Floats& values, Shape shape);
 
   /// Empty data gives an empty view ("not given").
-  TensorView view() const { return view_; }
+  TensorView view() const;
+  /// f32, or bf16 widened.
   Floats floats() const;
   Ints ints() const;
   /// Fails the test when a byte around the tensor has changed.
@@ -81,7 +94,7 @@ class Guarded {
  private:
   Guarded(DType dtype, Shape shape, const void* data);
 
-  std::shared_ptr<std::vector<std::byte>> memory_;
+  std::shared_ptr<std::byte> memory_;
   TensorView view_;
 };
 

@@ -36,10 +36,12 @@ TEST_P(DeviceTest, TooMuchMemoryIsAnError) {
 }
 
 TEST_P(DeviceTest, SaysWhatItIs) {
-  EXPECT_EQ(device_->name(), "cpu");
+  EXPECT_TRUE(device_->name().starts_with(GetParam().device));
   EXPECT_NE(device_->description().find(GetParam().isa), std::string::npos);
+  EXPECT_FALSE(device_->description().empty());
   for (const DType storage : {DType::kF32, DType::kBf16, DType::kF8E4M3}) {
-    EXPECT_EQ(ops().activation_dtype(storage), DType::kF32);
+    const bool is_f32 = GetParam().is_cpu() || storage == DType::kF32;
+    EXPECT_EQ(ops().activation_dtype(storage), is_f32 ? DType::kF32 : DType::kBf16);
   }
 }
 

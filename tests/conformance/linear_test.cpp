@@ -225,7 +225,7 @@ TEST_P(Linear, GivesTheSameBitsEachTime) {
 
 TEST_P(Linear, RowsAreBitEqualAtAnyBatchAndNumberOfThreads) {
   const std::int64_t most_rows = 301;
-  auto other_device = create_device("cpu", {.num_threads = 5, .cpu_isa = GetParam().isa});
+  auto other_device = GetParam().create(5);
   ASSERT_TRUE(other_device.ok());
   for (const Size size : {Size{most_rows, 101, 588}, Size{most_rows, 260, 515}}) {
     const Floats x = random_floats(size.m * size.k, 61, 3);

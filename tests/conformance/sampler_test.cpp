@@ -35,6 +35,7 @@ class Sampler : public ConformanceTest {
   // How often each word of `logits` is drawn at `draws` positions.
   std::vector<int> histogram(const Floats& logits, SamplingRow row, int draws,
                              const Ints& masks = {}) {
+    draws = repetitions(draws);
     std::vector<int> counts(logits.size());
     for (int position = 0; position < draws; ++position) {
       row.position = static_cast<std::uint64_t>(position);
@@ -389,7 +390,8 @@ TEST_P(ChangedLogits, DrawsFollowTheChangedDistribution) {
   const std::vector<SeenWord> seen = {{1, 1}};
   const std::vector<WordBias> biases = {{3, std::log(0.5f)}};
   std::vector<int> counts(4);
-  for (std::uint64_t position = 0; position < 20000; ++position) {
+  const auto draws = static_cast<std::uint64_t>(repetitions(20000));
+  for (std::uint64_t position = 0; position < draws; ++position) {
     const std::vector<SamplingRow> rows = {{.temperature = 1,
                                             .seed = 31,
                                             .position = position,

@@ -1,6 +1,7 @@
 """A headless Chromium for the tests of the page, driven through Selenium."""
 
 import base64
+import shutil
 import struct
 
 from selenium import webdriver
@@ -15,12 +16,13 @@ TIMEOUT_S = 120
 def start(downloads):
     """A new browser that saves what is downloaded to this folder and may use the clipboard."""
     options = webdriver.ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
+    options.binary_location = shutil.which("chromium")
+    # The sandbox needs rights that containers often lack; the only pages opened are ours.
     for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
                  "--disable-background-networking", "--disable-component-update", "--hide-scrollbars"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService("/usr/bin/chromedriver"))
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
     driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(downloads)})
     driver.execute_cdp_cmd("Browser.grantPermissions",
                            {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]})
@@ -157,6 +159,21 @@ class Page:
         self.click(f".entry.open [data-copy={kind}]")
         self.wait(lambda: self.text(f".entry.open [data-copy={kind}]") == "Copied")
         return self.driver.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
+
+    def noise(self, width, height):
+        """A PNG of random pixels, which no server has seen before."""
+        encoded = self.js("""
+            const canvas = document.createElement('canvas');
+            [canvas.width, canvas.height] = arguments;
+            const context = canvas.getContext('2d');
+            const pixels = context.createImageData(canvas.width, canvas.height);
+            for (let i = 0; i < pixels.data.length; i += 65536) {
+              crypto.getRandomValues(pixels.data.subarray(i, i + 65536));
+            }
+            for (let i = 3; i < pixels.data.length; i += 4) pixels.data[i] = 255;
+            context.putImageData(pixels, 0, 0);
+            return canvas.toDataURL('image/png').split(',')[1];""", width, height)
+        return base64.b64decode(encoded)
 
     def jpeg_on_its_side(self, path):
         """Writes the shown picture as a JPEG that is stored turned by 90 degrees, its EXIF data saying so."""

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -16,33 +17,45 @@ from selenium.webdriver.common.keys import Keys
 
 import browser
 import program
-from page_server import Server
+from page_server import HoldingProxy, Server
 
 PICTURE = Path(__file__).resolve().parents[2] / "assets" / "harbour.png"
 
 
+class Shared:
+    """What all tests use: a folder for files, one browser, and the server of tests that need no other."""
+
+    folder = page = server = None
+
+
+def setUpModule():
+    folder = tempfile.TemporaryDirectory()
+    unittest.addModuleCleanup(folder.cleanup)
+    Shared.folder = Path(folder.name)
+    Shared.server = Server()
+    unittest.addModuleCleanup(Shared.server.stop)
+    driver = browser.start(Shared.folder)
+    unittest.addModuleCleanup(driver.quit)
+    Shared.page = browser.Page(driver)
+
+
 class PageTest(unittest.TestCase):
-    """One server and one browser for all tests of a class; each test opens the page anew."""
-
-    @classmethod
-    def setUpClass(cls):
-        folder = tempfile.TemporaryDirectory()
-        cls.addClassCleanup(folder.cleanup)
-        cls.folder = Path(folder.name)
-        cls.server = Server(*cls.options())
-        cls.addClassCleanup(cls.server.stop)
-        driver = browser.start(cls.folder)
-        cls.addClassCleanup(driver.quit)
-        cls.page = browser.Page(driver)
-
-    @classmethod
-    def options(cls):
-        """What the server is started with."""
-        return ()
+    """Each test opens the page anew."""
 
     def setUp(self):
+        self.folder, self.page = Shared.folder, Shared.page
+        self.server = self.start_server()
         self.page.open(self.server.address)
         self.page.severe()
+
+    def start_server(self):
+        """The server that the page is opened at; classes may start another."""
+        return Shared.server
+
+    def own_server(self, *options):
+        server = Server(*options)
+        self.addCleanup(server.stop)
+        return server
 
     def tearDown(self):
         self.assertEqual(self.page.severe(), [])
@@ -527,34 +540,43 @@ class Failures(PageTest):
         self.assertEqual(self.page.text(".entry.open .words"), "Half a")
         self.assertIn("broke before the answer was complete", self.page.text(".entry.open .error"))
 
-    def test_a_running_answer_is_stopped_and_the_server_told(self):
-        self.page.sample()
-        before = self.server.stats()["requests_cancelled"]
-        # Fresh pixels, so that there is a picture to be looked at for a while.
-        self.page.upload(self.fresh_picture())
-        self.page.begin("caption")
-        self.page.press(Keys.ESCAPE)
-        self.page.wait(lambda: self.page.all(".entry.open.stopped"))
-        self.assertIn("Stopped.", self.page.text(".entry.open .answer"))
-        self.page.wait(lambda: self.server.stats()["requests_cancelled"] > before)
-        self.assertIn("caption", self.page.ask("caption"))
 
-    def fresh_picture(self):
-        encoded = self.page.driver.execute_async_script("""
-            const done = arguments[0];
-            const canvas = document.createElement('canvas');
-            [canvas.width, canvas.height] = [1600, 1200];
-            const context = canvas.getContext('2d');
-            context.fillStyle = 'teal';
-            context.arc(700, 600, 500, 0, 7);
-            context.fill();
-            done(canvas.toDataURL('image/png').split(',')[1]);""")
-        path = self.folder / "fresh.png"
-        path.write_bytes(base64.b64decode(encoded))
-        return path
+class Stopping(PageTest):
+    def start_server(self):
+        proxy = HoldingProxy(Shared.server)
+        self.addCleanup(proxy.close)
+        return proxy
+
+    def test_a_running_answer_is_stopped_its_words_kept_and_the_connection_closed(self):
+        self.page.sample()
+        for stop in (lambda: self.page.press(Keys.ESCAPE), lambda: self.page.click(".entry.open .stop")):
+            self.page.begin("caption")
+            self.page.wait(lambda: self.page.all(".entry.running") and self.page.text(".entry.running .words"))
+            words = self.page.text(".entry.open .words")
+            self.assertFalse(self.server.gone.is_set())
+            stop()
+            self.page.wait(lambda: self.page.all(".entry.open.stopped"))
+            self.assertEqual(self.page.text(".entry.open .words"), words)
+            self.assertIn("Stopped.", self.page.text(".entry.open .answer"))
+            # That is how the server learns of it.
+            self.page.wait(self.server.gone.is_set)
+            self.server.gone.clear()
+
+    def test_several_answers_run_at_once_and_each_has_its_own_stop(self):
+        self.page.sample()
+        self.page.begin("caption")
+        self.page.begin("query", "How many clouds are there?")
+        self.page.wait(lambda: len(self.page.all(".entry.running .words:not(:empty)")) == 2)
+        self.page.click(".entry:not(.open) .stop")
+        self.page.wait(lambda: len(self.page.all(".entry.stopped")) == 1)
+        self.assertEqual(self.page.text(".entry.stopped .skill"), "Caption")
+        self.assertEqual(len(self.page.all(".entry.running")), 1)
 
 
 class Unreachable(PageTest):
+    def start_server(self):
+        return self.own_server()
+
     def test_a_server_that_is_gone_is_named_and_asked_again_when_it_is_back(self):
         self.page.sample()
         port = self.server.port
@@ -563,21 +585,74 @@ class Unreachable(PageTest):
         self.page.wait(lambda: self.page.all(".entry.open.failed"))
         self.assertIn(f"No connection to the server. Nothing answers at 127.0.0.1:{port}.",
                       self.page.text(".entry.open .error"))
-        type(self).server = Server("--port", str(port))
-        self.addClassCleanup(self.server.stop)
+        self.own_server("--port", str(port))
         self.page.click(".entry.open .remedy")
         self.page.wait(lambda: self.page.all(".entry.done"))
         self.assertEqual(len(self.page.marks()), 2)
 
 
+class Limits(PageTest):
+    def start_server(self):
+        return self.own_server("--max-body-mb", "1")
+
+    def test_a_picture_over_the_servers_limit_is_sent_again_as_a_smaller_copy(self):
+        self.page.sample()
+        path = self.folder / "noise.png"
+        path.write_bytes(self.page.noise(1200, 800))
+        self.assertGreater(path.stat().st_size, 2 << 20)
+        self.page.upload(path)
+        self.page.begin("caption")
+        self.page.wait(lambda: self.page.all(".entry.open.failed"))
+        self.assertIn("The picture is larger than this server takes.", self.page.text(".entry.open .error"))
+        self.page.click(".entry.open .remedy")
+        self.page.wait(lambda: self.page.all(".entry.done"))
+        self.assertEqual(self.page.text("#picture-name"), "noise-small.jpg")
+
+
+class Adapters(PageTest):
+    def start_server(self):
+        path = self.folder / "adapter.safetensors"
+        write_adapter(path)
+        return self.own_server("--adapter", f"seaside={path}")
+
+    def test_an_adapter_is_chosen_among_the_models(self):
+        self.page.wait(lambda: len(self.page.all("#model option")) == 2)
+        names = [option.text for option in self.page.all("#model option")]
+        self.assertRegex(names[1], r"seaside \(adapter of .+\)")
+        self.page.js("""
+            window.sent = [];
+            const real = fetch;
+            fetch = (address, options) => { sent.push(options?.body ?? ''); return real(address, options); };""")
+        self.page.sample()
+        self.page.one("#model").send_keys(names[1])
+        self.assertEqual(len(self.page.ask("detect", "cloud")["objects"]), 2)
+        model = json.loads(self.page.js("return sent.at(-1)"))["model"]
+        self.assertIn("seaside", model)
+        self.assertIn(f'"model":"{model}"', self.page.copied("curl"))
+
+
+def write_adapter(path):
+    """An adapter for the model in the box that changes nothing: all its numbers are 0."""
+    shapes = {"attn.qkv": (256, 768), "attn.proj": (256, 256), "mlp.fc1": (256, 768), "mlp.fc2": (768, 256)}
+    header, size = {}, 0
+    for layer in range(6):
+        for name, (width, height) in shapes.items():
+            for half, shape in (("A", (1, width)), ("B", (height, 1))):
+                end = size + 4 * shape[0] * shape[1]
+                header[f"text.blocks.{layer}.{name}.{half}"] = {
+                    "dtype": "F32", "shape": shape, "data_offsets": (size, end)}
+                size = end
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(size))
+
+
 class Key(PageTest):
     KEY = "correct horse"
 
-    @classmethod
-    def options(cls):
-        path = cls.folder / "keys"
-        path.write_text(cls.KEY + "\n")
-        return ("--api-key-file", str(path))
+    def start_server(self):
+        path = self.folder / "keys"
+        path.write_text(self.KEY + "\n")
+        return self.own_server("--api-key-file", str(path))
 
     def test_the_page_asks_for_the_key_and_keeps_it_for_the_tab_only(self):
         page = self.page

@@ -6,9 +6,11 @@ with the folder of golden checkpoints and pictures.
 """
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
+import tempfile
 import unittest
 from pathlib import Path
 
@@ -36,6 +38,15 @@ def data():
 
 def executable():
     return str(_options.fovea)
+
+
+@contextlib.contextmanager
+def temporary_file(text):
+    """The path of a file that holds the text."""
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(text)
+        file.flush()
+        yield file.name
 
 
 class Finished:

@@ -18,6 +18,7 @@ Engine& engine_for(const std::string& folder, Precision precision) {
   if (!engine) {
     EngineOptions options;
     options.model = kData / folder;
+    options.device = golden::device_name();
     options.precision = precision;
     options.compatibility.clamp_boxes =
         !folder.starts_with("md2");  // the official code does not clamp

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <gtest/gtest.h>
@@ -14,6 +15,12 @@
 namespace fovea::golden {
 
 inline const std::filesystem::path kData = FOVEA_TEST_DATA;
+
+/// The device that the answers and stages are computed on: FOVEA_GOLDEN_DEVICE, or the processor.
+inline std::string device_name() {
+  const char* name = std::getenv("FOVEA_GOLDEN_DEVICE");
+  return name != nullptr ? name : "cpu";
+}
 
 inline std::vector<std::byte> read_bytes(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);

@@ -1,5 +1,6 @@
-// The golden activations stage by stage in f32, so that the first stage that goes wrong is the one
-// that is named; and the same in bf16 with the looser bounds that 16-bit storage needs.
+// The golden activations stage by stage, on the processor or what FOVEA_GOLDEN_DEVICE names, in
+// f32, so that the first stage that goes wrong is the one that is named; and the same in bf16 with
+// the looser bounds that 16-bit storage needs.
 
 #include <cstring>
 #include <gtest/gtest.h>
@@ -15,6 +16,7 @@
 #include "image/decode.h"
 #include "io/safetensors.h"
 #include "model/model.h"
+#include "tensor/half.h"
 
 namespace fovea {
 namespace {
@@ -49,7 +51,7 @@ Loaded& load(const std::string& folder, DType storage) {
   const Checkpoint checkpoint = must(Checkpoint::open(kData / folder));
   const json::value document = must(json::parse_file(kData / folder / "config.json", 1 << 20));
   ModelConfig config = must(resolve_config(checkpoint, &document));
-  loaded.device = must(create_device("cpu", {}));
+  loaded.device = must(create_device(golden::device_name(), {}));
   ModelOptions options;
   options.storage = storage;
   options.max_context = config.text.max_context;
@@ -76,9 +78,23 @@ std::vector<float> reference(const Loaded& loaded, const std::string& name) {
 
 std::vector<float> host(const Loaded& loaded, TensorView view) {
   std::vector<float> values(static_cast<std::size_t>(view.num_elements()));
+  if (view.dtype == DType::kBf16) {
+    std::vector<std::uint16_t> bits(values.size());
+    loaded.stream->download(view, std::as_writable_bytes(std::span(bits)));
+    EXPECT_TRUE(loaded.stream->synchronize().ok());
+    std::ranges::transform(bits, values.begin(), bf16_to_f32);
+    return values;
+  }
   loaded.stream->download(view, std::as_writable_bytes(std::span(values)));
   EXPECT_TRUE(loaded.stream->synchronize().ok());
   return values;
+}
+
+template <class T>
+Tensor on_device(const Loaded& loaded, DType dtype, Shape shape, const std::vector<T>& values) {
+  Tensor tensor = must(Tensor::create(*loaded.device, dtype, shape));
+  loaded.stream->upload(std::as_bytes(std::span(values)), tensor.view());
+  return tensor;
 }
 
 Crops crops_of(const Loaded& loaded, const std::string& folder, const std::string& image) {
@@ -189,21 +205,27 @@ INSTANTIATE_TEST_SUITE_P(
         StageCase{"md2-gqa", "image_1000x333.png"}, StageCase{"md2-gqa", "image_200x900.png"},
         StageCase{"md2-gqa", "image_1920x1080.png"}, StageCase{"md2-gqa", "image_4000x300.png"},
         StageCase{"md2-gqa", "image_31x17.png"}, StageCase{"md3", "image_378x378.png"},
-        StageCase{"md3", "image_640x480.png"}, StageCase{"md3", "image_1024x768.png"}));
+        StageCase{"md3", "image_640x480.png"}, StageCase{"md3", "image_1024x768.png"}),
+    [](const auto& test) {
+      std::string name = std::string(test.param.folder) + "_" + test.param.image;
+      for (char& c : name) {
+        if (std::isalnum(static_cast<unsigned char>(c)) == 0) c = '_';
+      }
+      return name;
+    });
 
 TEST(GoldenStages, PatchesOfTheGlobalCrop) {
   for (const char* folder : {"md2-mha", "md2-gqa"}) {
     Loaded& loaded = load(folder, DType::kF32);
     Ops& ops = loaded.device->ops();
-    Crops crops = crops_of(loaded, folder, "image_378x378.png");
+    const Crops crops = crops_of(loaded, folder, "image_378x378.png");
     std::vector<float> pixel_values;
     for (int u = 0; u < 256; ++u)
       pixel_values.push_back((static_cast<float>(u) / 255.0f - 0.5f) / 0.5f);
     const Tensor patches = must(Tensor::create(*loaded.device, DType::kF32, {729, 588}));
-    ops.patchify(*loaded.stream,
-                 {DType::kU8, {1, 378, 378, 3}, reinterpret_cast<std::byte*>(crops.pixels.data())},
-                 {DType::kF32, {256}, reinterpret_cast<std::byte*>(pixel_values.data())}, 14,
-                 patches.view());
+    const Tensor pixels = on_device(loaded, DType::kU8, {1, 378, 378, 3}, crops.pixels);
+    const Tensor values = on_device(loaded, DType::kF32, {256}, pixel_values);
+    ops.patchify(*loaded.stream, pixels.view(), values.view(), 14, patches.view());
     EXPECT_LE(relative_error(host(loaded, patches.rows(8)),
                              reference(loaded, "image_378x378.png.patches_global_first8")),
               1e-6);
@@ -213,13 +235,12 @@ TEST(GoldenStages, PatchesOfTheGlobalCrop) {
 TEST(GoldenStages, EncoderOutputOfTheGlobalCrop) {
   for (const char* folder : {"md2-mha", "md2-gqa"}) {
     Loaded& loaded = load(folder, DType::kF32);
-    Crops crops = crops_of(loaded, folder, "image_378x378.png");
+    const Crops crops = crops_of(loaded, folder, "image_378x378.png");
     const Tensor features = must(Tensor::create(*loaded.device, DType::kF32,
                                                 {1, 729, loaded.model->config().vision.enc_dim}));
-    loaded.model->vision().encode_crops(
-        *loaded.stream,
-        {DType::kU8, {1, 378, 378, 3}, reinterpret_cast<std::byte*>(crops.pixels.data())},
-        loaded.runner->activations(), features.view());
+    const Tensor pixels = on_device(loaded, DType::kU8, {1, 378, 378, 3}, crops.pixels);
+    loaded.model->vision().encode_crops(*loaded.stream, pixels.view(), loaded.runner->activations(),
+                                        features.view());
     EXPECT_LE(relative_error(host(loaded, features.view()),
                              reference(loaded, "image_378x378.png.vision_global")),
               1e-5);

@@ -1,8 +1,18 @@
 #include "support/fake_engine.h"
 
 #include <cstring>
+#include <mutex>
 
 namespace fovea {
+namespace {
+
+// Not in FakeEngine, which tests assign anew.
+std::mutex& calls_mutex() {
+  static std::mutex mutex;
+  return mutex;
+}
+
+}  // namespace
 
 class Engine::Impl {};
 
@@ -28,11 +38,25 @@ Result<Response> Engine::run(const Request& request, const StreamCallback& on_te
   return fake.response;
 }
 
+std::vector<Result<Response>> Engine::run_all(std::span<const Request> requests) {
+  auto& fake = testing::fake_engine();
+  std::vector<Result<Response>> answers;
+  for (const Request& request : requests) {
+    fake.requests.push_back(request);
+    answers.push_back(fake.responses.empty() ? fake.response : fake.responses.at(answers.size()));
+  }
+  return answers;
+}
+
 Result<std::uint64_t> Engine::submit(Request request, Callbacks callbacks) {
   auto& fake = testing::fake_engine();
-  fake.requests.push_back(std::move(request));
-  if (fake.on_submit) return fake.on_submit(fake.requests.back(), std::move(callbacks));
-  const std::uint64_t id = fake.requests.size();
+  std::uint64_t id = 0;
+  {
+    const std::lock_guard lock(calls_mutex());
+    fake.requests.push_back(request);
+    id = fake.requests.size();
+  }
+  if (fake.on_submit) return fake.on_submit(request, std::move(callbacks));
   bool goes_on = true;
   for (const std::string& piece : fake.pieces) {
     goes_on = goes_on && (!callbacks.on_text || callbacks.on_text(piece));
@@ -41,7 +65,14 @@ Result<std::uint64_t> Engine::submit(Request request, Callbacks callbacks) {
   return id;
 }
 
-void Engine::cancel(std::uint64_t id) { testing::fake_engine().cancelled.push_back(id); }
+void Engine::cancel(std::uint64_t id) {
+  auto& fake = testing::fake_engine();
+  {
+    const std::lock_guard lock(calls_mutex());
+    fake.cancelled.push_back(id);
+  }
+  if (fake.on_cancel) fake.on_cancel(id);
+}
 
 // A token for each byte.
 std::vector<std::int32_t> Engine::tokenize(std::string_view utf8) const {
@@ -87,6 +118,7 @@ Result<Image> decode_picture(std::span<const std::byte>, const PictureLimits&, b
 }
 
 void draw_labels(Image&, std::span<const BoxLabel> boxes, std::span<const PointLabel> points) {
+  const std::lock_guard lock(calls_mutex());
   auto& fake = testing::fake_engine();
   fake.boxes.assign(boxes.begin(), boxes.end());
   fake.points.assign(points.begin(), points.end());

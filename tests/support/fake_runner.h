@@ -33,6 +33,9 @@ class FakeRunner final : public StepRunner {
     ++num_launched;
     if (fail_launch && fail_launch(plan))
       return error(ErrorCode::kDeviceLost, "a fault was injected");
+    if (fail_launch_with) {
+      if (Status failed = fail_launch_with(plan); !failed.ok()) return failed;
+    }
     for (const Sequence::PageCopy& copy : plan.copies) {
       for (int offset = 0; offset < page_size_; ++offset) {
         digests_[copy.to.value() * page_size_ + offset] =
@@ -44,6 +47,10 @@ class FakeRunner final : public StepRunner {
     output.text_ms = 0.001 * plan.num_rows;
     for (const PlannedCrops& crops : plan.crops) {
       num_crops += crops.count;
+      if (no_memory_for && no_memory_for(*crops.picture)) {
+        crops.picture->failure = Error{ErrorCode::kResourceExhausted, "no device memory"};
+        continue;
+      }
       if (crops.is_last) {
         crops.picture->encoded =
             std::make_shared<const EncodedImage>(EncodedImage{crops.picture->identity, {}});
@@ -86,10 +93,14 @@ class FakeRunner final : public StepRunner {
     opened_.notify_all();
   }
 
+  std::atomic<int> num_prompt_rows = 0;  ///< positions of prompts that were computed
+  std::atomic<int> num_fed_back = 0, num_wrong_guesses = 0;
   std::atomic<int> num_launched = 0, num_crops = 0, largest_batch = 0;
   std::atomic<bool> misread = false;  ///< a position was computed over others that were not there
   std::function<bool(const StepPlan&)> fail_launch;
   std::function<bool()> fail_collect;
+  std::function<Status(const StepPlan&)> fail_launch_with;  ///< may throw
+  std::function<bool(const PictureJob&)> no_memory_for;
 
  private:
   void hold() {
@@ -117,7 +128,9 @@ class FakeRunner final : public StepRunner {
     const std::uint64_t adapter = adapter_of(*rows.generation);
     std::uint64_t digest = 1;
     int position = 0;
-    for (const PrefixKey& key : sequence.keys()) {
+    std::vector<PrefixKey> keys(sequence.keys().begin(), sequence.keys().end());
+    if (rows.feeds_back) keys.push_back(fed_key(rows));
+    for (const PrefixKey& key : keys) {
       if (position >= rows.end) break;
       digest = mix(digest, PrefixKeyHash{}(key));
       digest = mix(digest, adapter);
@@ -134,16 +147,38 @@ class FakeRunner final : public StepRunner {
         (rows.begin != 0 || rows.end < sequence.prefix_len() || sequence.image() == nullptr)) {
       misread = true;
     }
+    num_prompt_rows += std::max(0, std::min(rows.end, sequence.prompt_len()) - rows.begin);
     if (!rows.samples) return;
     const std::uint64_t draw =
         mix(mix(digest, rows.generation->sampling.seed), static_cast<std::uint64_t>(rows.draw));
-    const auto id = static_cast<std::int32_t>(draw % static_cast<std::uint64_t>(vocab_size_));
-    output.tokens.push_back({.token = Token::text(TokenId{id})});
+    // A few words stand for coordinates.
+    TokenId id{static_cast<std::int32_t>(draw % static_cast<std::uint64_t>(vocab_size_))};
+    if (!rows.rule.allowed.empty()) id = rows.rule.allowed[draw % rows.rule.allowed.size()];
+    Token token = Token::text(id);
+    if (rows.rule.slot == TokenRule::Slot::kById && id.value() % 11 == 10) {
+      token = Token::coord(id, static_cast<float>(draw % 1000) / 1000);
+    }
+    sampled_[rows.order] = token;
+    output.tokens.push_back({.token = token});
+  }
+
+  // The token that is still on the device, read as the kind that the loop takes it for: one of
+  // another kind gives nonsense.
+  PrefixKey fed_key(const PlannedRows& rows) {
+    ++num_fed_back;
+    const Token& token = sampled_.at(rows.order);
+    PrefixKey key = PrefixKey::of(token);
+    if (token.kind != rows.fed_kind) {
+      ++num_wrong_guesses;
+      key.id = -12345;
+    }
+    return key;
   }
 
   int depth_, page_size_, vocab_size_;
   const FakeAdapterStore* adapters_;
   std::map<int, std::uint64_t> digests_;
+  std::map<std::uint64_t, Token> sampled_;  // last, by generation
   std::deque<StepOutput> steps_;
   std::mutex mutex_;
   std::condition_variable opened_;

@@ -17,7 +17,10 @@ namespace fovea::testing_support {
 inline constexpr int kPageSize = 16, kImageTokens = 40, kVocab = 50, kContext = 256;
 inline constexpr TokenId kEos{0};
 
-// Words of the question are its bytes; the answer is what comes until end-of-sequence.
+inline constexpr TokenId kAfterNine[] = {TokenId{1}, TokenId{2}, TokenId{3}};
+
+// Words of the question are its bytes; the answer is what comes until end-of-sequence. Behind a
+// nine only a few words may follow.
 class WordSkill final : public SkillState {
  public:
   WordSkill(const std::string& question, int budget) : budget_(budget) {
@@ -25,9 +28,14 @@ class WordSkill final : public SkillState {
   }
   const std::vector<Token>& prompt() const override { return prompt_; }
   int max_new_tokens() const override { return budget_; }
-  TokenRule next_rule() const override { return {}; }
+  TokenRule next_rule() const override {
+    if (!after_nine_) return {};
+    return {.allowed = kAfterNine, .suppressed = {}};
+  }
+  std::optional<RuleAhead> rule_ahead() const override { return RuleAhead{Token::Kind::kText, {}}; }
   Progress consume(const SampledToken& sampled) override {
     if (sampled.token.id == kEos) return Progress::kStop;
+    after_nine_ = sampled.token.id.value() == 9;
     pending_ += static_cast<char>('0' + sampled.token.id.value());
     return Progress::kContinue;
   }
@@ -41,6 +49,7 @@ class WordSkill final : public SkillState {
   std::vector<Token> prompt_;
   int budget_;
   std::string all_, pending_;
+  bool after_nine_ = false;
 };
 
 inline Result<std::unique_ptr<SkillState>> make_skill(const Request& request) {

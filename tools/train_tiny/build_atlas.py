@@ -32,6 +32,13 @@ FONTS = [  # path, held out for evaluation
     ("open-sans/OpenSans-Semibold.ttf", False), ("liberation/LiberationSerif-Bold.ttf", False),
     ("liberation/LiberationMono-Regular.ttf", False),
     ("dejavu/DejaVuSerif-Bold.ttf", True), ("liberation/LiberationSans-Bold.ttf", True),
+    ("dejavu/DejaVuSansCondensed-Bold.ttf", False), ("dejavu/DejaVuSerifCondensed.ttf", False),
+    ("dejavu/DejaVuSansMono.ttf", False), ("roboto/unhinted/RobotoTTF/Roboto-Black.ttf", False),
+    ("roboto/unhinted/RobotoTTF/Roboto-Medium.ttf", False), ("open-sans/OpenSans-Regular.ttf", False),
+    ("open-sans/OpenSans-ExtraBold.ttf", False), ("open-sans/OpenSans-CondBold.ttf", False),
+    ("liberation/LiberationSans-Regular.ttf", False), ("liberation/LiberationSerif-Regular.ttf", False),
+    ("liberation/LiberationMono-Bold.ttf", False), ("liberation/LiberationSansNarrow-Bold.ttf", False),
+    ("lato/Lato-Bold.ttf", False), ("lato/Lato-Regular.ttf", False), ("crosextra/Caladea-Bold.ttf", False),
 ]
 
 

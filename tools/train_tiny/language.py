@@ -256,7 +256,7 @@ class Speaker:
     def listing(self, truth, room, kind):
         """Detect ("detect") or point ("point") prompts."""
         p, n = self.p, truth.valid.shape[0]
-        noun, colour = self._question(truth, 0.22, 0.3)
+        noun, colour = self._question(truth, 0.18, 0.3)
         u = torch.rand(n, device=self.device)
         everything, text = u < 0.06, (u >= 0.06) & (u < 0.12)
         match = torch.where(everything[:, None], truth.valid, self.matches(truth, noun, colour))
@@ -452,7 +452,7 @@ class Speaker:
         shown = torch.where(truth.text_valid[:, None], shown, 0)
         read = torch.cat([torch.where(truth.text_valid, 0, self.no_text)[:, None], shown], 1).unbind(1)
         add(1.0, (self._pick([self.read], n)[0],), read, truth.text_valid | (rate < 0.15))
-        add(3.2, (self._pick([self.read], n)[0],), read, truth.text_valid)
+        add(4.4, (self._pick([self.read], n)[0],), read, truth.text_valid)
         other = (truth.noun != own_noun[:, None]) & truth.valid
         second = torch.rand(n, MOST, device=device).masked_fill(~other, -1).argmax(1)
         second_noun = truth.noun[rows, second]

@@ -6,7 +6,7 @@ out=${1:-.train}
 here=$(dirname "$0")
 python=${PYTHON:-python3}
 apt-get install -y --no-install-recommends fonts-noto-color-emoji fonts-symbola openclipart-svg tango-icon-theme \
-  bootstrap-icons fonts-dejavu-core fonts-dejavu-extra fonts-roboto-unhinted fonts-open-sans fonts-liberation \
+  bootstrap-icons fonts-dejavu-core fonts-dejavu-extra fonts-roboto-unhinted fonts-open-sans fonts-liberation fonts-lato fonts-crosextra-caladea \
   librsvg2-bin wamerican xplanet-images mate-backgrounds
 mkdir -p "$out/wheels"
 "$python" -m pip install -q numpy pillow safetensors tokenizers torch

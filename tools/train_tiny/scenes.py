@@ -90,6 +90,14 @@ def picture_file(folder, name):
     return Image.open(exact if exact.exists() else folder / f"{name}.webp")
 
 
+def even_odds(sprites, pool):
+    """Odds of the drawings in `pool`: a group of near-identical ones counts little more than a single one."""
+    key = lambda s: (s["group"], "") if s["group"] >= 0 else (-1, s["source"] + s["detail"])
+    groups = [key(sprites[i]) for i in pool]
+    odds = np.array([groups.count(group) ** -0.7 for group in groups])
+    return odds / odds.sum()
+
+
 class Atlas:
     """Everything that scenes are drawn from, in device memory."""
 
@@ -125,9 +133,12 @@ class Atlas:
             full = [i for i in mine if not sprites[i]["mono"]]
             if sprites[mine[0]].get("shape"):
                 shapes.append(index)
-            for place in range(slots):  # colour drawings and one-colour icons about equally often
-                pool = full if full and (not flat or place % 16 < 9) else flat
-                table[index, place] = pool[rng.integers(len(pool))]
+            # Colour drawings and one-colour icons about equally often; a few colour drawings must not be most of what is seen.
+            share = 9 if held or len(full) > 3 else 6
+            odds = {id(pool): None if held else even_odds(sprites, pool) for pool in (full, flat)}
+            for place in range(slots):
+                pool = full if full and (not flat or place % 16 < share) else flat
+                table[index, place] = pool[rng.integers(len(pool))] if held else rng.choice(pool, p=odds[id(pool)])
         self.table = torch.from_numpy(table).to(device)
         if not held:
             self.all_table, self.table = self.table, self.table[:, :64].contiguous()
@@ -171,8 +182,8 @@ class Atlas:
 
 
     @torch.no_grad()
-    def refresh(self):
-        """Other drawings of every noun, changed anew: shapes stay as they are."""
+    def refresh(self, plain=0.0):
+        """Other drawings of every noun, changed anew but for a share of `plain`: shapes stay as they are."""
         if self.inside is None:
             things = ~torch.isin(self.mine, self.all_table[self.shapes].unique())
             self.mine = self.mine[things]
@@ -183,7 +194,11 @@ class Atlas:
                   for start, side in zip(self.level_start.tolist(), sides)]
         axis = (torch.arange(self.side, device=self.device) + 0.5 - self.side / 2).abs() + 0.5
         for which, inside in zip(self.mine.split(512), self.inside.split(512)):
-            cells, mono = augment(self.originals[which].float(), inside, self.flat[which])
+            original = self.originals[which].float()
+            cells, mono = augment(original, inside, self.flat[which])
+            same = torch.rand(len(which), device=self.device) < plain
+            cells = torch.where(same[:, None, None, None], original, cells)
+            mono = torch.where(same, self.flat[which], mono)
             for level, packed in zip(source, mip_levels(cells)):
                 level[which] = packed.view(len(which), -1)
             seen = cells[..., 3] > 40
@@ -309,7 +324,7 @@ class Batch:
 
 
 class Painter:
-    def __init__(self, atlas, vision, mixture, compiled=False, keep_canvases=False):
+    def __init__(self, atlas, vision, mixture, compiled=False, keep_canvases=False, text_rate=0.45):
         """`mixture`: {(down, across): scenes}; `vision`: the vision part of the model's configuration.
 
         `keep_canvases`: draw scene by scene, undistorted, and keep the whole pictures (for evaluation and small machines).
@@ -318,7 +333,7 @@ class Painter:
         self.crop, self.patch = vision["crop_size"], vision["enc_patch_size"]
         margin = vision["overlap_margin"] * self.patch
         self.window = self.crop - 2 * margin
-        self.keep = keep_canvases
+        self.keep, self.text_rate = keep_canvases, text_rate
         self.groups = []
         first = 0
         self.aspects = []
@@ -512,7 +527,7 @@ class Painter:
         # Letters at least about 10 pixels high and 8 wide, the word at most nine tenths of the picture.
         scale_low = (8.0 * length / wide).clamp(min=11.0 / 28)  # pixels a texel
         scale_high = torch.minimum(0.9 * span[:, 0] * shortest / wide, torch.full_like(wide, 2.4))
-        has = (self._uniform(n) < (0.36 if self.keep else 0.45)) & (scale_high > scale_low)
+        has = (self._uniform(n) < (0.36 if self.keep else self.text_rate)) & (scale_high > scale_low)
         scale = scale_low * (scale_high.clamp(min=0.1) / scale_low).clamp(min=1) ** self._uniform(n)
         scale = scale / shortest  # picture units a texel
         level = torch.log2(1 / (scale * shortest)).add(0.2).round().clamp(0, 2)

@@ -1,8 +1,10 @@
 """Train the tiny model.  One run is at most a few minutes long and continues from the checkpoint of the last.
 
     python train.py --atlas .train/atlas --state STATE --out OUT --seconds 560 --total 1500
+    python -m torch.distributed.run --nproc-per-node 2 train.py ...
 
-`--total` is the time of all runs together, by which the learning rate is scheduled; `--seconds` ends this run.
+`--total` is the time of all runs together, by which the learning rate is scheduled; `--seconds` ends this run.  The
+second form trains on several GPUs, each drawing and learning from a batch of its own.
 """
 
 import argparse
@@ -20,6 +22,7 @@ import evaluate_gpu
 from language import MOST, Phrases, Speaker
 from model import Moondream, VisionBlock, TextBlock, bins_to_size, layer_norm, load_config, stitch_pool_matrix
 from scenes import MIXTURE, Atlas, Painter, dense_targets
+from team import Team
 
 # Rooms of the prompts of one picture; every slot sees the picture and itself.
 SLOTS = [("caption", 83)] + 2 * [("detect", 32)] + 2 * [("point", 24)] + 4 * [("query", 28)]
@@ -148,9 +151,9 @@ class Muon:
 
 
 class Trainer:
-    def __init__(self, options):
-        self.options = options
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+    def __init__(self, options, team):
+        self.options, self.team = options, team
+        self.device = team.device
         torch.manual_seed(options.seed)
         torch.set_float32_matmul_precision("high")
         model_folder = Path(options.model)
@@ -163,7 +166,7 @@ class Trainer:
         mixture = MIXTURE if options.batch == 512 else {k: max(1, v * options.batch // 512) for k, v in MIXTURE.items()}
         self.mixture = mixture
         compiled = options.compile and self.device == "cuda"
-        self.painter = Painter(self.atlas, config["vision"], mixture, compiled=compiled)
+        self.painter = Painter(self.atlas, config["vision"], mixture, compiled=compiled, text_rate=options.text_rate)
         self.speaker = make_speaker(model_folder, self.atlas.names, self.device)
         self.heads = nn.ModuleList([DenseHead(config["vision"]["enc_dim"], len(self.atlas.names), 11),
                                     DenseHead(config["text"]["dim"], len(self.atlas.names), 11)]).to(self.device)
@@ -177,7 +180,7 @@ class Trainer:
         rest = [p for n, p in named if not inner(n, p)]
         self.adam = torch.optim.AdamW(rest, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.0, fused=self.device == "cuda")
         self.all = [p for _, p in named]
-        self.step, self.spent = 0, 0.0
+        self.step, self.spent, self.drawn = 0, 0.0, 0
         self.functions = {"soft": soft_bins, "token": token_loss, "targets": dense_targets}
         if compiled:
             vision_block, text_block = torch.compile(VisionBlock.forward, dynamic=False), torch.compile(TextBlock.forward, dynamic=False)
@@ -189,12 +192,16 @@ class Trainer:
             self.head_forward = DenseHead.forward
         if options.state and Path(options.state).exists():
             self.load(options.state)
-        elif options.start:
-            self.model.load_state_dict({k.removeprefix("model."): v.float() for k, v in load_file(options.start).items()})
+        elif options.weights:
+            self.model.load_state_dict({k.removeprefix("model."): v.float() for k, v in load_file(options.weights).items()})
             if options.heads and Path(options.heads).exists():
                 self.heads.load_state_dict({k.removeprefix("heads."): v for k, v in load_file(options.heads).items()})
                 self.spent = options.spent
-        torch.manual_seed(options.seed + self.step)
+        team.share([p.data for p in [*self.model.parameters(), *self.heads.parameters()]])
+        torch.manual_seed(options.seed + self.step + 1000003 * team.rank)
+        # Drawn beside the learning, on a stream of its own, so that its many small kernels fill gaps.
+        self.side = torch.cuda.Stream() if options.overlap and self.device == "cuda" else None
+        self.saved = time.time()
 
     # Pieces of the forward pass that use the compiled blocks
 
@@ -312,6 +319,7 @@ class Trainer:
         for p in self.all:  # parts of the model that the warm-up does not touch
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
+        self.team.average([p.grad for p in self.all])
         nn.utils.clip_grad_norm_(self.all, 3.0)
         rate = self.rate()
         self.muon.step(o.muon_rate * rate)
@@ -323,17 +331,33 @@ class Trainer:
         self.step += 1
         return torch.cat([parts, seen, second])
 
+    def plain(self):
+        """Share of the drawings that are shown unchanged: more and more of them towards the end."""
+        done = self.spent / self.options.total
+        return 0.15 + 0.4 * min(1.0, max(0.0, (done - 0.4) / 0.5))
+
+    def draw(self):
+        """A batch and its targets; drawings are changed anew every so many batches."""
+        o = self.options
+        if o.refresh and self.drawn % o.refresh == 0:
+            self.atlas.refresh(self.plain())
+        self.drawn += 1
+        batch = self.painter.paint()
+        return batch, self.functions["targets"](batch, self.grid)
+
+    def draw_beside(self):
+        """The same on the side stream, after all that is queued so far: so what a batch two steps ago held can be
+        reused by now, and this one is drawn while the last one is learnt from."""
+        if self.side is None:
+            return self.draw()
+        self.side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.side):
+            return self.draw()
+
     def compile_all(self):
         """Take the first steps of both kinds outside the clock, and see how long drawing takes beside learning."""
         begun = self.wait()
-        if self.options.refresh:
-            self.atlas.refresh()
-            print(f"changed the drawings in {self.wait() - begun:.2f} s, ", end="", flush=True)
-            again = self.wait()
-            self.atlas.refresh()
-            print(f"then in {self.wait() - again:.2f} s", flush=True)
-        batch = self.painter.paint()
-        targets = self.functions["targets"](batch, self.grid)
+        batch, targets = self.draw()
         painted = self.wait()
         fresh = self.spent < self.options.vision_seconds
         if fresh:
@@ -341,56 +365,67 @@ class Trainer:
         self.update(batch, targets, False)
         compiled = self.wait()
         for _ in range(4):
-            batch = self.painter.paint()
-            targets = self.functions["targets"](batch, self.grid)
+            batch, targets = self.draw()
         drawing = (self.wait() - compiled) / 4
         middle = self.wait()
         for _ in range(4):
             self.update(batch, targets, fresh)
         learning = (self.wait() - middle) / 4
-        print(f"compiled drawing in {painted - begun:.0f} s, learning in {compiled - painted:.0f} s; "
-              f"a batch takes {1000 * drawing:.0f} ms to draw and {1000 * learning:.0f} ms to learn from", flush=True)
-        return 2 if drawing > 0.5 * learning else 1
+        self.team.say(f"compiled drawing in {painted - begun:.0f} s, learning in {compiled - painted:.0f} s; "
+                      f"a batch takes {1000 * drawing:.0f} ms to draw and {1000 * learning:.0f} ms to learn from")
+
+    def report_progress(self, history, counted, elapsed):
+        h = (history / counted).tolist()
+        self.team.say(f"step {self.step} {self.spent:.0f}s {1000 * elapsed / counted:.0f}ms/step rate {self.rate():.2f} "
+                      f"plain {self.plain():.2f} words {h[0]:.3f} place {h[1]:.3f} size {h[2]:.3f} | kind {h[3]:.3f} "
+                      f"overlap {h[4]:.3f} letters {h[5]:.3f} | kind {h[6]:.3f} overlap {h[7]:.3f} letters {h[8]:.3f}")
+        if not math.isfinite(h[3]):
+            raise SystemExit("the loss is not finite")
 
     def run(self, wall):
-        """Train until the process's wall clock reaches `wall`.  Slowly drawn batches are used twice, with new prompts."""
+        """Train until the first process's wall clock reaches `wall`."""
         o = self.options
-        repeat = self.compile_all()
+        self.compile_all()
         begun = last = self.wait()
         offset = self.spent
         history = torch.zeros(9, device=self.device)
-        counted = 0
-        shown = self.step
+        counted, shown, going = 0, self.step, True
         if o.finish:
-            o.total = self.spent + max(1.0, wall - begun)
-        while time.time() < wall and self.spent < o.total:
-            if o.refresh and self.step // o.refresh != (self.step - repeat) // o.refresh:
-                self.atlas.refresh()
-            batch = self.painter.paint()
-            targets = self.functions["targets"](batch, self.grid)
-            warm = self.spent < o.vision_seconds
-            for _ in range(1 if warm else repeat):
-                history += self.update(batch, targets, warm)
-                counted += 1
-            if self.step // 20 != (self.step - repeat) // 20:
+            o.total, = self.team.agree(self.spent + max(1.0, wall - begun))
+        ahead = self.draw_beside()
+        while going:
+            if self.side is not None:
+                torch.cuda.current_stream().wait_stream(self.side)
+            batch, targets = ahead
+            ahead = self.draw_beside()
+            history += self.update(batch, targets, self.spent < o.vision_seconds)
+            counted += 1
+            if self.step % 10 == 0 or o.steps:
                 now = self.wait()
-                self.spent = offset + now - begun
+                over = now >= wall or (o.steps and self.step >= o.steps)
+                self.spent, over = self.team.agree(offset + now - begun, float(over))
+                going = not over and self.spent < o.total
                 if self.step - shown >= 160:
-                    h = (history / counted).tolist()
-                    print(f"step {self.step} {self.spent:.0f}s {1000 * (now - last) / counted:.0f}ms/step rate {self.rate():.2f} "
-                          f"words {h[0]:.3f} place {h[1]:.3f} size {h[2]:.3f} | kind {h[3]:.3f} overlap {h[4]:.3f} "
-                          f"letters {h[5]:.3f} | kind {h[6]:.3f} overlap {h[7]:.3f} letters {h[8]:.3f}", flush=True)
+                    self.report_progress(history, counted, now - last)
                     history.zero_()
                     counted, last, shown = 0, now, self.step
-                    if not math.isfinite(h[3]):
-                        raise SystemExit("the loss is not finite")
-            if o.steps and self.step >= o.steps:
-                break
-        self.spent = offset + self.wait() - begun
+                if now - self.saved > o.save_every:
+                    self.keep()
+        self.wait()
 
     def muon_zero(self):
         for ps in self.muon.groups.values():
             torch._foreach_zero_([p.grad for p in ps])
+
+    def keep(self):
+        """Write the checkpoint and the weights, in the first process."""
+        self.saved = time.time()
+        if self.team.first and self.step:
+            if self.options.state:
+                self.save(self.options.state)
+            if self.options.out:
+                Path(self.options.out).mkdir(parents=True, exist_ok=True)
+                self.export(self.options.out)
 
     def save(self, path):
         torch.save({"model": self.model.state_dict(), "heads": self.heads.state_dict(), "adam": self.adam.state_dict(),
@@ -405,7 +440,7 @@ class Trainer:
             for key, value in state["muon"].items():
                 self.muon.moments[key].copy_(value)
         self.step, self.spent = state["step"], state["spent"]
-        print(f"continuing at step {self.step}, {self.spent:.0f} s", flush=True)
+        self.team.say(f"continuing at step {self.step}, {self.spent:.0f} s")
 
     def export(self, out, parts=4):
         """fp32 weights in files small enough to carry; merge.py joins them."""
@@ -437,8 +472,8 @@ def main():
     parser.add_argument("--atlas", default=".train/atlas")
     parser.add_argument("--model", default="models/tiny", help="folder of config.json and tokenizer.json")
     parser.add_argument("--state", help="checkpoint to continue from and to write")
-    parser.add_argument("--start", help="weights to start from where there is no checkpoint, such as models/tiny/model.safetensors")
-    parser.add_argument("--heads", help="with --start: the training heads that merge.py --heads wrote")
+    parser.add_argument("--weights", help="weights to start from where there is no checkpoint, such as models/tiny/model.safetensors")
+    parser.add_argument("--heads", help="with --weights: the training heads that merge.py --heads wrote")
     parser.add_argument("--spent", type=float, default=0, help="with --heads: seconds of training already behind them")
     parser.add_argument("--out", help="folder for the exported weights")
     parser.add_argument("--seconds", type=float, default=540, help="wall clock of this run until training ends")
@@ -446,7 +481,10 @@ def main():
     parser.add_argument("--vision-seconds", type=float, default=40)
     parser.add_argument("--finish", action="store_true", help="let the learning rate end its fall with this run")
     parser.add_argument("--refresh", type=int, default=6, help="change the drawings every so many steps")
-    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--overlap", type=int, default=1, help="draw the next batch while learning from this one")
+    parser.add_argument("--text-rate", type=float, default=0.6, help="share of the scenes with a printed word")
+    parser.add_argument("--save-every", type=float, default=150, help="seconds between checkpoints")
+    parser.add_argument("--batch", type=int, default=512, help="scenes of a step, for each GPU")
     parser.add_argument("--steps", type=int, default=0, help="stop after this many steps (for smoke tests)")
     parser.add_argument("--muon-rate", type=float, default=0.015)
     parser.add_argument("--adam-rate", type=float, default=2e-3)
@@ -455,22 +493,21 @@ def main():
     parser.add_argument("--compile", type=int, default=1)
     options = parser.parse_args()
     begun = time.time()
-    trainer = Trainer(options)
-    print(f"ready after {time.time() - begun:.0f} s; {sum(p.numel() for p in trainer.model.parameters()) / 1e6:.2f} M parameters",
-          flush=True)
-    try:
-        trainer.run(begun + options.seconds)
-    finally:
-        if options.state and trainer.step:
-            trainer.save(options.state)
-        if options.out:
-            trainer.export(options.out)
+    team = Team()
+    trainer = Trainer(options, team)
+    team.say(f"ready after {time.time() - begun:.0f} s; {sum(p.numel() for p in trainer.model.parameters()) / 1e6:.2f} M "
+             f"parameters, {team.size} processes")
+    trainer.run(begun + options.seconds)
+    trainer.keep()
     if torch.cuda.is_available():
-        print(f"peak memory {torch.cuda.max_memory_allocated() / 2 ** 30:.1f} GiB, {trainer.step * trainer.painter.scenes} scenes")
+        team.say(f"peak memory {torch.cuda.max_memory_allocated() / 2 ** 30:.1f} GiB, "
+                 f"{trainer.step * trainer.painter.scenes * team.size} scenes")
     if options.evaluate:
-        for unseen in (False, True):
-            evaluate_gpu.report(trainer, unseen, options.evaluate)
-    print(f"whole run {time.time() - begun:.0f} s")
+        for index, unseen in enumerate((False, True)):
+            if index % team.size == team.rank:  # two processes share the work
+                evaluate_gpu.report(trainer, unseen, options.evaluate)
+    team.say(f"whole run {time.time() - begun:.0f} s")
+    team.end()
 
 
 if __name__ == "__main__":

@@ -177,6 +177,8 @@ function requestBody(text) {
   if (skill() === 'detect' || skill() === 'point') body.object = text;
   if (skill() === 'query' || skill() === 'caption') body.stream = true;
   if (skill() === 'query' && fields.reasoning.checked) body.reasoning = true;
+  // Coordinates are to be those of the picture as it is seen here.
+  if (picture) body.apply_exif = true;
   const settings = {};
   for (const name of ['temperature', 'max_tokens', 'max_objects']) {
     const field = fields.namedItem(name);

@@ -2,7 +2,7 @@
 
 import { drawMarks } from './marks.js';
 
-/** The longest side of a copy that is made when a server refuses a picture as too large. */
+/** The longest side of the first copy that is made when a server refuses a picture as too large. */
 const SMALLER_SIDE = 2048;
 
 /** What went wrong while opening a picture, in words for people. */
@@ -64,15 +64,16 @@ export async function openPicture(blob, name) {
   });
 }
 
-/** A copy that is at most 2048 pixels wide and high, as JPEG. */
+/** A JPEG copy of at most 2048 pixels in width and height, or of half the size if it is no larger already. */
 export async function smallerCopy(picture) {
   const image = await load(picture.url);
-  const scale = Math.min(1, SMALLER_SIDE / Math.max(picture.width, picture.height));
+  const longest = Math.max(picture.width, picture.height);
+  const scale = longest > SMALLER_SIDE ? SMALLER_SIDE / longest : 0.5;
   const width = Math.max(1, Math.round(picture.width * scale));
   const height = Math.max(1, Math.round(picture.height * scale));
   const blob = await encode(image, width, height, 'image/jpeg');
   return new Picture({
-    name: picture.name.replace(/\.[^.]*$/, '') + '-small.jpg',
+    name: picture.name.replace(/(-small)?\.[^.]*$/, '') + '-small.jpg',
     blob,
     url: URL.createObjectURL(blob),
     width,

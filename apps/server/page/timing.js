@@ -70,7 +70,7 @@ export function factsOf(usage, firstTtft) {
   if (Number.isFinite(made)) {
     // The first token belongs to the prefill.
     const rate = made > 1 && usage.decode_ms > 0 ? (made - 1) / (usage.decode_ms / 1000) : 0;
-    facts.push(count(made, 'token') + (rate ? ` at ${rate < 100 ? rate.toFixed(1) : Math.round(rate)} a second` : ''));
+    facts.push(count(made, 'token') + (rate ? ` at ${rate < 100 ? rate.toFixed(1) : Math.round(rate).toLocaleString('en')} a second` : ''));
   }
   return facts;
 }

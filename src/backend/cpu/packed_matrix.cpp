@@ -123,19 +123,6 @@ struct PanelJob {
 
 }  // namespace
 
-std::uint8_t f32_to_f8e4m3(float value) {
-  const std::uint8_t sign = std::signbit(value) ? 0x80 : 0;
-  const float magnitude = std::fabs(value);
-  if (std::isnan(value)) return sign | 0x7f;
-  if (magnitude >= kLargestF8) return sign | 0x7e;
-  // Steps of 2^-9 below 2^-6, of 2^(exponent - 3) above: nearbyint rounds ties to even.
-  const int exponent = magnitude < 0x1p-6f ? -6 : std::ilogb(magnitude);
-  const float steps = std::nearbyint(std::ldexp(magnitude, 3 - exponent));
-  // A carry out of the mantissa moves on into the exponent by itself.
-  const int code = ((exponent + 6) << 3) + static_cast<int>(steps);
-  return static_cast<std::uint8_t>(sign | std::min(code, 0x7e));
-}
-
 std::int64_t PackedMatrix::num_panels() const {
   return ceil_div(rows_, std::int64_t{kernels_->panel_cols});
 }

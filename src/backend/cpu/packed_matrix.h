@@ -47,7 +47,4 @@ class PackedMatrix final : public Matrix {
   const float* scale_ = nullptr;
 };
 
-/// Nearest e4m3 code (ties to even), saturating at 448; NaN gives 0x7f.
-std::uint8_t f32_to_f8e4m3(float value);
-
 }  // namespace fovea::cpu

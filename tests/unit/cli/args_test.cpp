@@ -30,7 +30,7 @@ std::string usage_error_of(std::vector<std::string> args) {
 TEST(Args, Caption_DefaultsAskForNothingSpecial) {
   const SkillArgs args = skill_args({"caption", "photo.jpg"});
 
-  EXPECT_EQ(std::get<CaptionRequest>(args.skill).length, CaptionLength::kNormal);
+  EXPECT_EQ(std::get<CaptionRequest>(args.skills.at(0)).length, CaptionLength::kNormal);
   EXPECT_EQ(args.picture.value().path, "photo.jpg");
   EXPECT_FALSE(args.model.model.has_value());
   EXPECT_EQ(args.model.options.device, "auto");
@@ -104,36 +104,130 @@ TEST(Args, EveryOptionReachesItsField) {
   EXPECT_TRUE(args.stream && args.json && args.tokens);
   EXPECT_EQ(args.annotate, "out.png");
   EXPECT_FALSE(args.apply_exif);
-  const auto& query = std::get<QueryRequest>(args.skill);
+  const auto& query = std::get<QueryRequest>(args.skills.at(0));
   EXPECT_EQ(query.question, "what?");
   EXPECT_EQ(query.reasoning, true);
   EXPECT_THAT(query.spatial_refs, ElementsAre(SpatialRef(std::array{0.25F, 0.75F}),
                                               SpatialRef(std::array{0.1F, 0.2F, 0.5F, 0.6F})));
 }
 
+TEST(Args, WordOptionsReachTheirFields) {
+  const SkillArgs args = skill_args({"caption",
+                                     "photo.jpg",
+                                     "--repetition-penalty",
+                                     "1.2",
+                                     "--presence-penalty",
+                                     "-0.5",
+                                     "--frequency-penalty",
+                                     "0.25",
+                                     "--logit-bias",
+                                     "7=-100",
+                                     "--logit-bias",
+                                     "300=1.5",
+                                     "--logprobs",
+                                     "20",
+                                     "--json",
+                                     "-n",
+                                     "3",
+                                     "--image-cache",
+                                     "cache",
+                                     "--image-cache-disk",
+                                     "1.5G"});
+
+  EXPECT_FLOAT_EQ(args.sampling.repetition_penalty, 1.2F);
+  EXPECT_FLOAT_EQ(args.sampling.presence_penalty, -0.5F);
+  EXPECT_FLOAT_EQ(args.sampling.frequency_penalty, 0.25F);
+  EXPECT_THAT(args.sampling.logit_bias, ElementsAre(std::pair(7, -100.0F), std::pair(300, 1.5F)));
+  EXPECT_EQ(args.sampling.top_logprobs, 20);
+  EXPECT_EQ(args.num_answers, 3);
+  EXPECT_EQ(args.model.options.max_sequences, 3);
+  EXPECT_EQ(args.model.options.image_cache_folder, "cache");
+  EXPECT_EQ(args.model.options.image_cache_folder_bytes, std::size_t{3} << 29);
+}
+
+TEST(Args, FurtherTextsBecomeQuestionsOfTheirOwn) {
+  const SkillArgs args = skill_args(
+      {"detect", "p.jpg", "dog", "--also", " cat ", "--also", "car", "--max-objects", "2"});
+
+  ASSERT_EQ(args.skills.size(), 3U);
+  EXPECT_EQ(std::get<DetectRequest>(args.skills[1]).object, "cat");
+  EXPECT_EQ(std::get<DetectRequest>(args.skills[2]).object, "car");
+  EXPECT_EQ(std::get<DetectRequest>(args.skills[2]).max_objects, 2);
+  EXPECT_EQ(args.model.options.max_sequences, 3);
+}
+
+TEST(Args, ManyAnswersFitTheQueueAndTakeTurns) {
+  std::vector<std::string> args = {"query", "p.jpg", "q", "-n", "128"};
+  for (int i = 0; i < 63; ++i) args.insert(args.end(), {"--also", "x"});
+
+  const SkillArgs parsed = skill_args(args);
+
+  EXPECT_EQ(parsed.model.options.max_queue, 64 * 128);
+  EXPECT_EQ(parsed.model.options.max_sequences, 16);
+}
+
+TEST(Args, AnEnginesOptionsReachTheirFields) {
+  const ParsedArgs parsed =
+      parse({"bench", "serve", "--kv-cache-size", "2GiB", "--image-cache-size", "64M"});
+
+  ASSERT_TRUE(std::holds_alternative<BenchServeArgs>(parsed));
+  const EngineOptions& options = std::get<BenchServeArgs>(parsed).model.options;
+  EXPECT_EQ(options.kv_cache_bytes, std::size_t{2} << 30);
+  EXPECT_EQ(options.image_cache_bytes, std::size_t{64} << 20);
+}
+
+BenchServeArgs bench_args(std::vector<std::string> options) {
+  options.insert(options.begin(), {"bench", "serve"});
+  const ParsedArgs parsed = parse(options);
+  if (const auto* text = std::get_if<PrintAndExit>(&parsed)) ADD_FAILURE() << text->err;
+  const auto* args = std::get_if<BenchServeArgs>(&parsed);
+  return args != nullptr ? *args : BenchServeArgs{};
+}
+
+TEST(Args, BenchServe_ARepeatedShareSaysHowManyChartsThereAre) {
+  EXPECT_EQ(bench_args({}).num_pictures, 1510);
+  EXPECT_EQ(bench_args({"--requests", "100"}).num_pictures, 100);
+  EXPECT_EQ(bench_args({"--requests", "100", "--repeat", "0"}).num_pictures, 100);
+  EXPECT_EQ(bench_args({"--requests", "100", "--repeat", "40"}).num_pictures, 60);
+  EXPECT_THAT(usage_error_of({"bench", "serve", "--repeat", "1", "--pictures", "2"}),
+              HasSubstr("give one of them"));
+}
+
+TEST(Args, BenchServe_OverloadTakesMultiplesAndADeadline) {
+  const BenchServeArgs args = bench_args({"--overload", "1,2", "--deadline", "250"});
+
+  EXPECT_THAT(args.overloads, ElementsAre(1, 2));
+  EXPECT_EQ(args.deadline_ms, 250);
+  EXPECT_THAT(usage_error_of({"bench", "serve", "--deadline", "5"}), HasSubstr("--overload"));
+  EXPECT_THAT(usage_error_of({"bench", "serve", "--overload", "2", "--rate", "3"}),
+              HasSubstr("leave out --rate"));
+}
+
 TEST(Args, Query_ReasonsOnlyWhenAsked) {
-  EXPECT_EQ(std::get<QueryRequest>(skill_args({"query", "p.jpg", "what?"}).skill).reasoning, false);
+  EXPECT_EQ(std::get<QueryRequest>(skill_args({"query", "p.jpg", "what?"}).skills.at(0)).reasoning,
+            false);
 }
 
 TEST(Args, Query_WithoutPictureTakesTheOneWordAsTheQuestion) {
   const SkillArgs args = skill_args({"query", "--no-picture", "what is a moon?"});
 
   EXPECT_FALSE(args.picture.has_value());
-  EXPECT_EQ(std::get<QueryRequest>(args.skill).question, "what is a moon?");
+  EXPECT_EQ(std::get<QueryRequest>(args.skills.at(0)).question, "what is a moon?");
 }
 
 TEST(Args, TextThatIsACommandNameOrABracketIsStillText) {
-  EXPECT_EQ(std::get<PointRequest>(skill_args({"point", "p.jpg", "detect"}).skill).object,
+  EXPECT_EQ(std::get<PointRequest>(skill_args({"point", "p.jpg", "detect"}).skills.at(0)).object,
             "detect");
-  EXPECT_EQ(std::get<PointRequest>(skill_args({"point", "p.jpg", "[a,b]"}).skill).object, "[a,b]");
+  EXPECT_EQ(std::get<PointRequest>(skill_args({"point", "p.jpg", "[a,b]"}).skills.at(0)).object,
+            "[a,b]");
 }
 
 TEST(Args, DashIsAPictureAndTextIsTrimmed) {
   const SkillArgs args = skill_args({"detect", "-", "  red car\n", "--max-objects", "4"});
 
   EXPECT_EQ(args.picture.value().path, "-");
-  EXPECT_EQ(std::get<DetectRequest>(args.skill).object, "red car");
-  EXPECT_EQ(std::get<DetectRequest>(args.skill).max_objects, 4);
+  EXPECT_EQ(std::get<DetectRequest>(args.skills.at(0)).object, "red car");
+  EXPECT_EQ(std::get<DetectRequest>(args.skills.at(0)).max_objects, 4);
 }
 
 TEST(Args, Info_TakesNoPicture) {
@@ -207,6 +301,14 @@ INSTANTIATE_TEST_SUITE_P(
         BadUsage{{"caption", "p.jpg", "--model"}, "--model"},
         BadUsage{{"caption", "p.jpg", "--model", ""}, "--model"},
         BadUsage{{"caption", "p.jpg", "--tokens"}, "--tokens needs --json"},
+        BadUsage{{"caption", "p.jpg", "--logprobs", "2"}, "--logprobs needs --json"},
+        BadUsage{{"caption", "p.jpg", "-n", "2", "--stream"}, "leave out -n"},
+        BadUsage{{"query", "p.jpg", "a", "--also", "b", "--stream"}, "leave out --also"},
+        BadUsage{{"query", "p.jpg", "a", "--also", " "}, "the text of --also is empty"},
+        BadUsage{{"query", "p.jpg", "a", "-n", "2", "--annotate", "o.png"}, "leave out -n"},
+        BadUsage{{"detect", "p.jpg", "a", "-n", "2"}, "-n"},
+        BadUsage{{"caption", "p.jpg", "--also", "b"}, "--also"},
+        BadUsage{{"caption", "p.jpg", "--image-cache", ""}, "--image-cache"},
         BadUsage{{"detect", "p.jpg", "x", "--annotate", "out.jpg"}, "must end in .png"}));
 
 INSTANTIATE_TEST_SUITE_P(
@@ -228,6 +330,21 @@ INSTANTIATE_TEST_SUITE_P(
         BadUsage{{"caption", "p", "--max-tokens", "3000000000"}, "from 1 up"},
         BadUsage{{"caption", "p", "--max-tokens", "2.5"}, "from 1 up"},
         BadUsage{{"caption", "p", "--threads", "0"}, "from 1 up"},
+        BadUsage{{"caption", "p", "--repetition-penalty", "0"}, "not a number above 0"},
+        BadUsage{{"caption", "p", "--presence-penalty", "2.1"}, "from -2 to 2"},
+        BadUsage{{"caption", "p", "--frequency-penalty", "x"}, "from -2 to 2"},
+        BadUsage{{"caption", "p", "--logit-bias", "7"}, "is not ID=VALUE"},
+        BadUsage{{"caption", "p", "--logit-bias", "-1=2"}, "is not ID=VALUE"},
+        BadUsage{{"caption", "p", "--logit-bias", "1=101"}, "from -100 to 100"},
+        BadUsage{{"caption", "p", "--logit-bias", "1=nan"}, "from -100 to 100"},
+        BadUsage{{"caption", "p", "--logprobs", "21", "--json"}, "goes up to 20"},
+        BadUsage{{"caption", "p", "-n", "0"}, "from 1 up"},
+        BadUsage{{"caption", "p", "-n", "129"}, "goes up to 128"},
+        BadUsage{{"caption", "p", "--image-cache-disk", "4X"}, "'4X' is not a size"},
+        BadUsage{{"caption", "p", "--image-cache-disk", "-1"}, "is not a size"},
+        BadUsage{{"caption", "p", "--image-cache-disk", "1.5"}, "is not a size"},
+        BadUsage{{"caption", "p", "--image-cache-disk", ""}, "is not a size"},
+        BadUsage{{"caption", "p", "--image-cache-disk", "9999999999T"}, "too large"},
         BadUsage{{"caption", "p", "--max-context", "x"}, "'x' is not a whole number"},
         BadUsage{{"detect", "p", "x", "--max-objects", "0"}, "from 1 up"},
         BadUsage{{"point", "p", "x", "--spatial-ref", "0.5"}, "has 1 numbers"},

@@ -112,6 +112,74 @@ TEST_F(Program, StreamsJsonLinesBeforeTheFinalObject) {
   EXPECT_FALSE(std::getline(lines, line));
 }
 
+TEST_F(Program, SeveralQuestionsShareThePictureAndAreAnsweredInOrder) {
+  testing::fake_engine().responses = {Response{.text = " Two."}, Response{.text = " Rain."}};
+
+  EXPECT_EQ(run_program({"query", picture(), "How many?", "--also", "What weather?"}), kExitOk);
+
+  EXPECT_EQ(out_.str(), "How many?\nTwo.\n\nWhat weather?\nRain.\n");
+  const auto& requests = testing::fake_engine().requests;
+  ASSERT_EQ(requests.size(), 2U);
+  EXPECT_EQ(requests[0].picture->file(), requests[1].picture->file()) << "one copy";
+}
+
+TEST_F(Program, SeveralAnswersHaveSeedsByWhichEachIsFoundAgain) {
+  testing::fake_engine().responses = {Response{.text = " A."}, Response{.text = " B."}};
+
+  EXPECT_EQ(run_program({"caption", picture(), "-n", "2", "--seed", "7", "--json"}), kExitOk);
+
+  EXPECT_EQ(testing::fake_engine().requests.at(0).sampling.seed, 7U);
+  EXPECT_EQ(testing::fake_engine().requests.at(1).sampling.seed, 8U);
+  std::istringstream lines(out_.str());
+  std::string line;
+  std::getline(lines, line);
+  EXPECT_EQ(line.find(R"({"index":0,"seed":7,"caption":" A.",)"), 0U) << line;
+  std::getline(lines, line);
+  EXPECT_EQ(line.find(R"({"index":0,"seed":8,"caption":" B.",)"), 0U) << line;
+}
+
+TEST_F(Program, OneOfSeveralQuestionsThatFailsLeavesTheOthers) {
+  testing::fake_engine().responses = {Error{ErrorCode::kInvalidArgument, "too odd"},
+                                      Response{.boxes = {{}}}};
+
+  EXPECT_EQ(run_program({"detect", picture(), "dog", "--also", "cat", "--json"}), kExitFailed);
+
+  EXPECT_EQ(err_.str(), "fovea: too odd\n");
+  std::istringstream lines(out_.str());
+  std::string line;
+  std::getline(lines, line);
+  EXPECT_EQ(
+      line,
+      R"({"index":0,"object":"dog","error":{"message":"too odd","type":"invalid_argument"}})");
+  std::getline(lines, line);
+  EXPECT_EQ(json::parse(line).at("object").as_string(), "cat");
+  EXPECT_EQ(json::parse(line).at("objects").as_array().size(), 1U);
+}
+
+TEST_F(Program, AnnotateDrawsWhatAllQuestionsFound) {
+  testing::fake_engine().responses = {Response{.boxes = {{.confidence = 0.5}}},
+                                      Response{.boxes = {{.confidence = 1}}}};
+
+  EXPECT_EQ(run_program({"detect", picture(), "dog", "--also", "cat", "--annotate", annotated()}),
+            kExitOk);
+
+  ASSERT_EQ(testing::fake_engine().boxes.size(), 2U);
+  EXPECT_EQ(testing::fake_engine().boxes[1].label, "cat 1.00");
+}
+
+TEST_F(Program, ASchemaIsTextOrTheNameOfAFile) {
+  std::ofstream(folder_ / "schema.json") << R"({"type":"integer"})";
+
+  run_program({"query", picture(), "how many?", "--json-schema", folder_ / "schema.json"});
+  run_program({"query", picture(), "how many?", "--json-schema", R"( {"type":"string"})"});
+
+  const auto& requests = testing::fake_engine().requests;
+  EXPECT_EQ(std::get<QueryRequest>(requests.at(0).skill).json_schema, R"({"type":"integer"})");
+  EXPECT_EQ(std::get<QueryRequest>(requests.at(1).skill).json_schema, R"( {"type":"string"})");
+  EXPECT_EQ(run_program({"query", picture(), "q", "--json-schema", folder_ / "none"}), kExitFailed);
+  EXPECT_THAT(err_.str(), HasSubstr("none"));
+}
+
 TEST_F(Program, MissingPictureFailsBeforeTheModelIsLoaded) {
   EXPECT_EQ(run_program({"caption", folder_ / "none.jpg"}), kExitFailed);
 

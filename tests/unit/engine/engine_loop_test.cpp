@@ -63,6 +63,12 @@ TEST_P(AnyBatch, AnswersEqualThoseOfOneAtATime) {
   if (max_sequences > 1) {
     EXPECT_GT(rig.runner.largest_batch, 1);
   }
+  if (depth > 1) {
+    EXPECT_GT(rig.runner.num_fed_back, 1000);      // steps launched over tokens not known yet
+    EXPECT_GT(rig.runner.num_wrong_guesses, 100);  // of another kind than their skill guessed
+  } else {
+    EXPECT_EQ(rig.runner.num_fed_back, 0);
+  }
   if (num_pages < 3 * max_sequences) {
     EXPECT_GT(rig.loop->stats().num_preemptions, 0);
   }
@@ -92,6 +98,26 @@ TEST(EngineLoop, RequestsOfOnePictureTogetherEncodeItOnce) {
   }
   EXPECT_EQ(rig.runner.num_crops, 1);
   EXPECT_EQ(cached, 9);
+}
+
+// All arrive together and nothing is cached: the picture's prefix is computed by one of them, and
+// the others wait for it rather than compute it again.
+TEST(EngineLoop, QuestionsAboutOnePicturePrefillItsPrefixOnce) {
+  for (const int depth : {1, 2}) {
+    Rig rig(16, 400, depth);
+    rig.runner.close();
+    std::vector<std::future<Result<Response>>> futures;
+    int num_question_rows = 0;
+    for (int i = 0; i < 12; ++i) {
+      const std::string question = std::string(1, static_cast<char>('a' + i)) + " question";
+      num_question_rows += static_cast<int>(question.size());
+      futures.push_back(rig.submit(ask(question, Picture(picture(3)))));
+    }
+    rig.runner.open();
+    for (auto& future : futures) ASSERT_TRUE(future.get().ok());
+    EXPECT_EQ(rig.runner.num_crops, 1);
+    EXPECT_EQ(rig.runner.num_prompt_rows, 1 + kImageTokens + num_question_rows);
+  }
 }
 
 TEST(EngineLoop, AFollowUpAboutAPictureSkipsVisionAndItsPrefill) {

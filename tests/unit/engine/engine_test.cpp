@@ -53,6 +53,27 @@ TEST(Engine, EqualSeedsGiveEqualAnswersAndOtherSeedsOthers) {
   EXPECT_GT(answers.size(), 4u);
 }
 
+TEST(Engine, SeveralAnswersShareThePictureAndEachIsFoundAgainByItsSeed) {
+  Request request = question();
+  request.picture = small_picture();
+  request.sampling.temperature = 5;
+  request.sampling.top_p = 1;
+  request.sampling.seed = 100;
+  engine().drop_caches();
+  const std::int64_t crops = engine().stats().num_crops;
+  const std::vector<Result<Response>> answers = engine().run_all(repeat(request, 4));
+  EXPECT_EQ(engine().stats().num_crops, crops + 1);
+  ASSERT_EQ(answers.size(), 4u);
+  std::set<std::vector<std::int32_t>> different;
+  for (const Result<Response>& answer : answers) {
+    ASSERT_TRUE(answer.ok()) << answer.error().message;
+    EXPECT_EQ(answer->token_ids, engine().run(request)->token_ids);
+    ++request.sampling.seed;
+    different.insert(answer->token_ids);
+  }
+  EXPECT_GT(different.size(), 2u);
+}
+
 TEST(Engine, TopKOfOneIsGreedy) {
   Request greedy = question();
   greedy.sampling.temperature = 0;

@@ -265,5 +265,16 @@ TEST_F(SequenceDeathTest, StartingTwiceIsABug) {
   EXPECT_DEATH(sequence.start_from_cache(), "starts once");
 }
 
+TEST_F(SequenceTest, TheBeginningOfSequenceAloneIsNotWorthACopy) {
+  answer(text_prompt(5));
+  Sequence other = make(text_prompt(5, 200));
+  EXPECT_EQ(other.start_from_cache(), 0);
+  std::optional<Sequence::PageCopy> copy;
+  ASSERT_TRUE(other.reserve(other.length(), copy));
+  EXPECT_FALSE(copy);
+  Sequence same = make(text_prompt(5));
+  EXPECT_EQ(same.start_from_cache(), 5);
+}
+
 }  // namespace
 }  // namespace fovea

@@ -57,6 +57,17 @@ TEST(JsonOutput, Caption_HasNoReasoningAndListsIdsWhenAsked) {
   EXPECT_EQ(json::serialize(object.at("token_ids")), "[5,51199]");
 }
 
+TEST(JsonOutput, LogprobsListEachTokenWithItsRivals) {
+  const Response response = {
+      .text = "A", .logprobs = {{.id = 5, .logprob = -0.5F, .top = {{7, -0.25F}, {5, -0.5F}}}}};
+
+  const json::value object =
+      json::parse(response_json(CaptionRequest{}, response, TokenIds::kLeaveOut));
+
+  EXPECT_EQ(object.at("logprobs"), json::parse(R"([{"id":5,"logprob":-0.5,
+      "top":[{"id":7,"logprob":-0.25},{"id":5,"logprob":-0.5}]}])"));
+}
+
 TEST(JsonOutput, UsageHasEveryCount) {
   const Response response = {.usage = {.prompt_tokens = 1,
                                        .completion_tokens = 2,

@@ -1,0 +1,252 @@
+// Operations of a GPU at the shapes of Moondream 2: time of each, beside what the memory or the
+// arithmetic of it comes to. Times are those of many calls in a row, so that launches overlap.
+//
+//   gpu_bench [device]
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <fmt/format.h>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "backend/buffer.h"
+#include "backend/ops.h"
+#include "backend/registry.h"
+#include "backend/stream.h"
+#include "tensor/half.h"
+
+namespace {
+
+using namespace fovea;
+
+constexpr int kHeadDim = 64;
+constexpr int kHeads = 32;
+constexpr int kPageSize = 16;
+constexpr std::int64_t kVocabulary = 51200;
+
+template <class T>
+T must(Result<T> result) {
+  if (!result.ok()) {
+    fmt::print(stderr, "gpu_bench: {}\n", result.error().message);
+    std::exit(1);
+  }
+  return std::move(result).value();
+}
+
+class Bench {
+ public:
+  explicit Bench(const std::string& name)
+      : device_(must(create_device(name, {}))), stream_(must(device_->make_stream())) {
+    fmt::print("{}: {}\n", device_->name(), device_->description());
+  }
+
+  Ops& ops() { return device_->ops(); }
+  Stream& stream() { return *stream_; }
+
+  Tensor tensor(DType dtype, Shape shape) { return must(Tensor::create(*device_, dtype, shape)); }
+  Tensor random(DType dtype, Shape shape, float scale = 1) {
+    Tensor made = tensor(dtype, shape);
+    const auto count = static_cast<std::size_t>(shape.num_elements());
+    std::vector<float> values(count);
+    std::vector<std::uint16_t> bits;
+    for (float& value : values) value = scale * next();
+    if (dtype == DType::kBf16) {
+      for (const float value : values) bits.push_back(f32_to_bf16(value));
+      stream_->upload(std::as_bytes(std::span(bits)), made.view());
+    } else {
+      stream_->upload(std::as_bytes(std::span(values)), made.view());
+    }
+    wait();
+    return made;
+  }
+  std::unique_ptr<const Matrix> matrix(std::int64_t rows, std::int64_t cols) {
+    std::vector<std::uint16_t> bits(static_cast<std::size_t>(rows * cols));
+    for (std::uint16_t& value : bits) value = f32_to_bf16(0.05f * next());
+    return must(
+        ops().pack({{DType::kBf16, {rows, cols}, reinterpret_cast<std::byte*>(bits.data())}, {}},
+                   DType::kBf16));
+  }
+
+  void wait() {
+    const Status status = stream_->synchronize();
+    if (status.ok()) return;
+    fmt::print(stderr, "gpu_bench: {}\n", status.error().message);
+    std::exit(1);
+  }
+
+  // Microseconds of a call: the median of a few rounds of many.
+  double time(const std::function<void(int)>& call) {
+    for (int i = 0; i < 5; ++i) call(i);
+    wait();
+    std::vector<double> rounds;
+    for (int round = 0; round < 5; ++round) {
+      constexpr int kCalls = 50;
+      const auto begin = std::chrono::steady_clock::now();
+      for (int i = 0; i < kCalls; ++i) call(i);
+      wait();
+      const std::chrono::duration<double, std::micro> took =
+          std::chrono::steady_clock::now() - begin;
+      rounds.push_back(took.count() / kCalls);
+    }
+    std::sort(rounds.begin(), rounds.end());
+    return rounds[rounds.size() / 2];
+  }
+
+  void report(const std::string& what, double us, double bytes, double operations) {
+    fmt::print("{:52} {:9.1f} us", what, us);
+    if (bytes > 0) fmt::print(" {:8.0f} GB/s", bytes / us / 1e3);
+    if (operations > 0) fmt::print(" {:8.1f} TFLOP/s", operations / us / 1e6);
+    fmt::print("\n");
+    std::fflush(stdout);
+  }
+
+ private:
+  // Uniform in [-1, 1).
+  float next() {
+    state_ = state_ * 6364136223846793005ull + 1442695040888963407ull;
+    return static_cast<float>(static_cast<std::int32_t>(state_ >> 32)) * 0x1p-31f;
+  }
+
+  std::unique_ptr<Device> device_;
+  std::unique_ptr<Stream> stream_;
+  std::uint64_t state_ = 1;
+};
+
+void bench_linear(Bench& b, const std::string& what, std::int64_t m, std::int64_t n, std::int64_t k,
+                  Activation activation, bool residual) {
+  // Several weights in turn: one alone would stay in the cache.
+  const double weight_bytes = 2.0 * static_cast<double>(n * k);
+  const int copies = m <= 64 ? std::clamp(static_cast<int>(200e6 / weight_bytes), 1, 16) : 1;
+  std::vector<std::unique_ptr<const Matrix>> weights;
+  for (int i = 0; i < copies; ++i) weights.push_back(b.matrix(n, k));
+  const Tensor x = b.random(DType::kBf16, {m, k}), y = b.random(DType::kBf16, {m, n});
+  const Tensor bias = b.random(DType::kF32, {n});
+  const double us = b.time([&](int i) {
+    b.ops().linear(b.stream(), {.x = x.view(),
+                                .weight = weights[static_cast<std::size_t>(i % copies)].get(),
+                                .bias = bias.view(),
+                                .activation = activation,
+                                .add = residual ? y.view() : TensorView{},
+                                .y = y.view()});
+  });
+  b.report(fmt::format("{} {} x {} x {}", what, m, n, k), us,
+           m <= 64 ? weight_bytes + 2.0 * static_cast<double>(m * (n + k)) : 0,
+           2.0 * static_cast<double>(m * n) * static_cast<double>(k));
+}
+
+void bench_vision(Bench& b) {
+  for (const std::int64_t crops : {9, 13}) {
+    const std::int64_t rows = crops * 729;
+    bench_linear(b, "vision qkv", rows, 3456, 1152, Activation::kNone, false);
+    bench_linear(b, "vision proj", rows, 1152, 1152, Activation::kNone, true);
+    bench_linear(b, "vision fc1 + GELU", rows, 4304, 1152, Activation::kGeluTanh, false);
+    bench_linear(b, "vision fc2", rows, 1152, 4304, Activation::kNone, true);
+    const Tensor qkv = b.random(DType::kBf16, {rows, 3456});
+    const Tensor out = b.tensor(DType::kBf16, {rows, 1152});
+    double us =
+        b.time([&](int) { b.ops().self_attention(b.stream(), qkv.view(), 729, 16, out.view()); });
+    b.report(fmt::format("vision attention, {} crops", crops), us, 0,
+             4.0 * static_cast<double>(crops) * 16 * 729 * 729 * 72);
+    const Tensor weight = b.random(DType::kF32, {1152}), bias = b.random(DType::kF32, {1152});
+    us = b.time([&](int) {
+      b.ops().layer_norm(b.stream(), out.view(), weight.view(), bias.view(), 1e-5f, out.view());
+    });
+    b.report(fmt::format("vision layer_norm, {} crops", crops), us,
+             4.0 * static_cast<double>(rows) * 1152, 0);
+  }
+}
+
+void bench_text_attention(Bench& b) {
+  constexpr int kContext = 775, kPages = (kContext + kPageSize - 1) / kPageSize;
+  constexpr std::int64_t kMost = 64;
+  const Shape pool{kMost * kPages, kHeads, kPageSize * kHeadDim};
+  const Tensor k = b.random(DType::kBf16, pool), v = b.random(DType::kBf16, pool);
+  const HeadLayout heads{kHeads, kHeads, kHeadDim, kPageSize};
+  for (const std::int64_t sequences : {1, 4, 16, 64}) {
+    for (const std::int64_t rows_each : {std::int64_t{1}, std::int64_t{kContext}}) {
+      if (rows_each > 1 && sequences > 4) continue;
+      std::vector<std::int32_t> starts = {0}, contexts, prefixes, table;
+      for (std::int32_t s = 0; s < sequences; ++s) {
+        starts.push_back(starts.back() + static_cast<std::int32_t>(rows_each));
+        contexts.push_back(kContext);
+        prefixes.push_back(730);
+        for (std::int32_t p = 0; p < kPages; ++p) table.push_back(s * kPages + p);
+      }
+      const std::int64_t rows = starts.back();
+      const Tensor qkv = b.random(DType::kBf16, {rows, 3 * kHeads * kHeadDim});
+      const Tensor out = b.tensor(DType::kBf16, {rows, kHeads * kHeadDim});
+      const double us = b.time([&](int) {
+        b.ops().paged_attention(b.stream(), qkv.view(), {k.view(), v.view()}, heads,
+                                {.query_start = starts,
+                                 .context_len = contexts,
+                                 .prefix_len = prefixes,
+                                 .page_table = table,
+                                 .max_pages = kPages},
+                                out.view());
+      });
+      const double positions = static_cast<double>(sequences) * kContext * kHeads * kHeadDim;
+      b.report(fmt::format("{} attention, {} x {} positions", rows_each == 1 ? "decode" : "prompt",
+                           sequences, kContext),
+               us, rows_each == 1 ? 4 * positions : 0,
+               rows_each == 1 ? 0 : 4 * positions * kContext);
+    }
+  }
+}
+
+void bench_sampling(Bench& b) {
+  constexpr std::int64_t kRows = 64;
+  const Tensor logits = b.random(DType::kF32, {kRows, kVocabulary}, 12);
+  const Tensor ids = b.tensor(DType::kI32, {kRows}), logprobs = b.tensor(DType::kF32, {kRows});
+  const auto bench = [&](const char* what, const SamplingRow& row) {
+    std::vector<SamplingRow> rows(kRows, row);
+    for (std::size_t r = 0; r < rows.size(); ++r) rows[r].seed = r;
+    const double us = b.time([&](int) {
+      b.ops().sample(b.stream(), {.logits = logits.view(),
+                                  .rows = rows,
+                                  .mask_ids = {},
+                                  .ids = ids.view(),
+                                  .logprobs = logprobs.view()});
+    });
+    b.report(fmt::format("sampling {} x {}, {}", kRows, kVocabulary, what), us,
+             4.0 * kRows * kVocabulary, 0);
+  };
+  bench("greedy", {});
+  bench("temperature", {.temperature = 0.8f});
+  bench("temperature, top-p", {.temperature = 0.8f, .top_p = 0.9f});
+  bench("temperature, top-k, top-p, min-p",
+        {.temperature = 0.8f, .top_p = 0.9f, .min_p = 0.02f, .top_k = 50});
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Bench b(argc > 1 ? argv[1] : "cuda");
+  {
+    const Tensor from = b.tensor(DType::kF32, {1 << 28});
+    const Tensor to = b.tensor(DType::kF32, {1 << 28});
+    const double us = b.time(
+        [&](int) { b.ops().activate(b.stream(), from.view(), Activation::kNone, to.view()); });
+    b.report("copy of 1 GiB by a kernel", us, 8.0 * (1 << 28), 0);
+  }
+  bench_vision(b);
+  for (const std::int64_t rows : {775}) {
+    bench_linear(b, "prefill qkv", rows, 6144, 2048, Activation::kNone, false);
+    bench_linear(b, "prefill proj", rows, 2048, 2048, Activation::kNone, true);
+    bench_linear(b, "prefill fc1 + GELU", rows, 8192, 2048, Activation::kGeluTanh, false);
+    bench_linear(b, "prefill fc2", rows, 2048, 8192, Activation::kNone, true);
+  }
+  for (const std::int64_t rows : {1, 4, 16, 32, 64}) {
+    bench_linear(b, "decode qkv", rows, 6144, 2048, Activation::kNone, false);
+    bench_linear(b, "decode proj", rows, 2048, 2048, Activation::kNone, true);
+    bench_linear(b, "decode fc1 + GELU", rows, 8192, 2048, Activation::kGeluTanh, false);
+    bench_linear(b, "decode fc2", rows, 2048, 8192, Activation::kNone, true);
+    bench_linear(b, "decode lm_head", rows, kVocabulary, 2048, Activation::kNone, false);
+  }
+  bench_text_attention(b);
+  bench_sampling(b);
+  return 0;
+}

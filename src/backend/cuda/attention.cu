@@ -1,0 +1,406 @@
+#include <cuda_bf16.h>
+
+#include "backend/cuda/native_kernels.h"
+#include "kernels/attention.h"
+
+namespace fovea::cuda {
+namespace {
+
+using kernels::key_row;
+using kernels::PackedKeys;
+using kernels::PagedKeys;
+using kernels::Visibility;
+using kernels::visible_keys;
+
+constexpr int kWarps = 4;
+constexpr int kKeys = 64;  // of a tile
+constexpr int kThreads = kWarps * 32;
+static_assert(kAttentionTileRows == kWarps * 16);
+
+__device__ __forceinline__ void multiply_16x8(float (&d)[4], const unsigned (&a)[4], unsigned b0,
+                                              unsigned b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// 16 bytes to shared memory in the background; zeros where `inside` is false.
+__device__ __forceinline__ void copy_16(void* to, const void* from, bool inside) {
+  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+               :
+               : "r"(address), "l"(from), "r"(inside ? 16 : 0));
+}
+__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;"); }
+template <int kPending>
+__device__ __forceinline__ void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" : : "n"(kPending));
+}
+
+// Four 8x8 matrices of 16-bit elements, transposed.
+__device__ __forceinline__ void load_transposed(unsigned (&r)[4], const void* row) {
+  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(address));
+}
+
+__device__ __forceinline__ unsigned pair_of(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const unsigned*>(&pair);
+}
+
+// One tile of 64 rows of one head: `num_rows` of them are there, q points to the first, which is
+// row `row` of the sequence.
+struct Tile {
+  const __nv_bfloat16* q;
+  int q_stride;
+  int row, num_rows;
+  Visibility visibility;
+  const __nv_bfloat16* k;
+  const __nv_bfloat16* v;
+  int kv_stride;
+  __nv_bfloat16* out;
+  int out_stride;
+};
+
+// Flash attention: a warp holds 16 rows, keys come in tiles of 64 through shared memory, the next
+// tile while this one is computed. kDim is head_dim rounded up to 16; what lies beyond is zero.
+template <int kDim, class Keys>
+__device__ __forceinline__ void attend_tile(const Tile& tile, int head_dim, Keys keys,
+                                            __nv_bfloat16* shared) {
+  constexpr int kStride = kDim + 8;  // keeps the lanes of a load in different banks
+  constexpr int kTileElements = kKeys * kStride;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int group = lane / 4, quarter = lane % 4;
+
+  const auto load = [&](int begin, int stage) {
+    __nv_bfloat16* k_tile = shared + stage * 2 * kTileElements;
+    __nv_bfloat16* v_tile = k_tile + kTileElements;
+    constexpr int kChunks = kDim / 8;
+    for (int i = threadIdx.x; i < kKeys * kChunks; i += kThreads) {
+      const int key = i / kChunks, d = i % kChunks * 8;
+      const bool inside = begin + key < static_cast<int>(tile.visibility.num_keys) && d < head_dim;
+      const std::size_t at =
+          inside ? static_cast<std::size_t>(key_row(keys, begin + key)) * tile.kv_stride + d : 0;
+      copy_16(k_tile + key * kStride + d, tile.k + at, inside);
+      copy_16(v_tile + key * kStride + d, tile.v + at, inside);
+    }
+    commit_copies();
+  };
+
+  // The rows' queries as the left side of the products.
+  const int upper = warp * 16 + group, lower = upper + 8;
+  unsigned q[kDim / 16][4];
+#pragma unroll
+  for (int c = 0; c < kDim / 16; ++c) {
+#pragma unroll
+    for (int part = 0; part < 4; ++part) {
+      const int row = part % 2 == 0 ? upper : lower;
+      const int d = c * 16 + part / 2 * 8 + quarter * 2;
+      q[c][part] = row < tile.num_rows && d < head_dim
+                       ? *reinterpret_cast<const unsigned*>(
+                             tile.q + static_cast<std::size_t>(row) * tile.q_stride + d)
+                       : 0;
+    }
+  }
+  const float scale = 1.44269504f * rsqrtf(static_cast<float>(head_dim));
+  const int seen[2] = {
+      upper < tile.num_rows ? static_cast<int>(visible_keys(tile.visibility, tile.row + upper)) : 0,
+      lower < tile.num_rows ? static_cast<int>(visible_keys(tile.visibility, tile.row + lower))
+                            : 0};
+  const int end = static_cast<int>(visible_keys(tile.visibility, tile.row + tile.num_rows - 1));
+  float largest[2] = {-1e30f, -1e30f};
+  float totals[2] = {0, 0};
+  float sums[kDim / 8][4] = {};
+
+  load(0, 0);
+  for (int begin = 0, stage = 0; begin < end; begin += kKeys, stage ^= 1) {
+    if (begin + kKeys < end) {
+      load(begin + kKeys, stage ^ 1);
+      wait_for_copies<1>();
+    } else {
+      wait_for_copies<0>();
+    }
+    __syncthreads();
+    const __nv_bfloat16* k_tile = shared + stage * 2 * kTileElements;
+    const __nv_bfloat16* v_tile = k_tile + kTileElements;
+    float scores[kKeys / 8][4] = {};
+#pragma unroll
+    for (int n = 0; n < kKeys / 8; ++n) {
+      const __nv_bfloat16* key = k_tile + (n * 8 + group) * kStride + quarter * 2;
+#pragma unroll
+      for (int c = 0; c < kDim / 16; ++c) {
+        multiply_16x8(scores[n], q[c], *reinterpret_cast<const unsigned*>(key + c * 16),
+                      *reinterpret_cast<const unsigned*>(key + c * 16 + 8));
+      }
+    }
+    float tile_largest[2] = {-1e30f, -1e30f};
+#pragma unroll
+    for (int n = 0; n < kKeys / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int position = begin + n * 8 + quarter * 2 + i % 2;
+        scores[n][i] = position < seen[i / 2] ? scores[n][i] * scale : -1e30f;
+        tile_largest[i / 2] = fmaxf(tile_largest[i / 2], scores[n][i]);
+      }
+    }
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      tile_largest[h] = fmaxf(tile_largest[h], __shfl_xor_sync(~0u, tile_largest[h], 1));
+      tile_largest[h] = fmaxf(tile_largest[h], __shfl_xor_sync(~0u, tile_largest[h], 2));
+      const float joined = fmaxf(largest[h], tile_largest[h]);
+      const float earlier = exp2f(largest[h] - joined);
+      largest[h] = joined;
+      totals[h] *= earlier;
+#pragma unroll
+      for (int d = 0; d < kDim / 8; ++d) {
+        sums[d][2 * h] *= earlier;
+        sums[d][2 * h + 1] *= earlier;
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < kKeys / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int position = begin + n * 8 + quarter * 2 + i % 2;
+        const float weight = position < seen[i / 2] ? exp2f(scores[n][i] - largest[i / 2]) : 0.0f;
+        scores[n][i] = weight;
+        totals[i / 2] += weight;
+      }
+    }
+#pragma unroll
+    for (int c = 0; c < kKeys / 16; ++c) {
+      const unsigned weights[4] = {pair_of(scores[2 * c][0], scores[2 * c][1]),
+                                   pair_of(scores[2 * c][2], scores[2 * c][3]),
+                                   pair_of(scores[2 * c + 1][0], scores[2 * c + 1][1]),
+                                   pair_of(scores[2 * c + 1][2], scores[2 * c + 1][3])};
+      const __nv_bfloat16* row = v_tile + (c * 16 + lane % 16) * kStride + lane / 16 * 8;
+#pragma unroll
+      for (int d = 0; d < kDim / 16; ++d) {
+        unsigned values[4];
+        load_transposed(values, row + d * 16);
+        multiply_16x8(sums[2 * d], weights, values[0], values[1]);
+        multiply_16x8(sums[2 * d + 1], weights, values[2], values[3]);
+      }
+    }
+    __syncthreads();  // before the tile is overwritten
+  }
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    totals[h] += __shfl_xor_sync(~0u, totals[h], 1);
+    totals[h] += __shfl_xor_sync(~0u, totals[h], 2);
+    const int row = h == 0 ? upper : lower;
+    if (row >= tile.num_rows) continue;
+    const float inverse = 1.0f / totals[h];
+#pragma unroll
+    for (int d = 0; d < kDim / 8; ++d) {
+      const int at = d * 8 + quarter * 2;
+      if (at >= head_dim) continue;
+      *reinterpret_cast<unsigned*>(tile.out + static_cast<std::size_t>(row) * tile.out_stride +
+                                   at) =
+          pair_of(sums[d][2 * h] * inverse, sums[d][2 * h + 1] * inverse);
+    }
+  }
+}
+
+template <int kDim>
+constexpr int shared_bytes() {
+  return 2 * 2 * kKeys * (kDim + 8) * static_cast<int>(sizeof(__nv_bfloat16));
+}
+
+template <int kDim>
+__global__ void __launch_bounds__(kThreads) attend_crops(TensorAttention p) {
+  extern __shared__ __align__(16) char scratch[];
+  const int dim = p.num_heads * p.head_dim;
+  const int row = blockIdx.x * kAttentionTileRows;
+  const std::size_t first_row = static_cast<std::size_t>(blockIdx.z) * p.tokens;
+  const auto* qkv = static_cast<const __nv_bfloat16*>(p.qkv) + blockIdx.y * p.head_dim;
+  Tile tile;
+  tile.q = qkv + (first_row + row) * 3 * dim;
+  tile.q_stride = 3 * dim;
+  tile.row = row;
+  tile.num_rows = min(kAttentionTileRows, p.tokens - row);
+  tile.visibility.first_position = 0;
+  tile.visibility.prefix = p.tokens;
+  tile.visibility.num_keys = p.tokens;
+  tile.k = qkv + dim;
+  tile.v = qkv + 2 * dim;
+  tile.kv_stride = 3 * dim;
+  tile.out = static_cast<__nv_bfloat16*>(p.out) + (first_row + row) * dim + blockIdx.y * p.head_dim;
+  tile.out_stride = dim;
+  PackedKeys keys;
+  keys.first_row = static_cast<unsigned>(first_row);
+  attend_tile<kDim>(tile, p.head_dim, keys, reinterpret_cast<__nv_bfloat16*>(scratch));
+}
+
+// What prompts and decoded rows share: where the rows of tile `index` lie.
+__device__ __forceinline__ Tile paged_tile(const TensorAttention& p, int index, int head,
+                                           int tile_rows, PagedKeys& keys) {
+  const int sequence = p.tables[p.tiles_at + 2 * index];
+  const int row = p.tables[p.tiles_at + 2 * index + 1];
+  const int begin = p.tables[sequence];
+  const int num_rows = p.tables[sequence + 1] - begin;
+  const int context = p.tables[p.context_at + sequence];
+  Tile tile;
+  tile.q_stride = (p.num_heads + 2 * p.num_kv_heads) * p.head_dim;
+  tile.q = static_cast<const __nv_bfloat16*>(p.qkv) +
+           static_cast<std::size_t>(begin + row) * tile.q_stride + head * p.head_dim;
+  tile.row = row;
+  tile.num_rows = min(tile_rows, num_rows - row);
+  tile.visibility.first_position = context - num_rows;
+  tile.visibility.prefix = p.tables[p.prefix_at + sequence];
+  tile.visibility.num_keys = context;
+  tile.k = static_cast<const __nv_bfloat16*>(p.k_pages);
+  tile.v = static_cast<const __nv_bfloat16*>(p.v_pages);
+  tile.kv_stride = p.head_dim;
+  tile.out_stride = p.num_heads * p.head_dim;
+  tile.out = static_cast<__nv_bfloat16*>(p.out) +
+             static_cast<std::size_t>(begin + row) * tile.out_stride + head * p.head_dim;
+  keys.page_table = p.tables + p.pages_at + static_cast<std::size_t>(sequence) * p.max_pages;
+  keys.page_size = p.page_size;
+  keys.num_kv_heads = p.num_kv_heads;
+  keys.kv_head = head * p.num_kv_heads / p.num_heads;
+  return tile;
+}
+
+template <int kDim>
+__global__ void __launch_bounds__(kThreads) attend_prompts(TensorAttention p) {
+  extern __shared__ __align__(16) char scratch[];
+  PagedKeys keys;
+  const Tile tile = paged_tile(p, blockIdx.x, blockIdx.y, kAttentionTileRows, keys);
+  attend_tile<kDim>(tile, p.head_dim, keys, reinterpret_cast<__nv_bfloat16*>(scratch));
+}
+
+template <int kDim>
+cudaError_t run(const TensorAttention& p, bool paged, cudaStream_t stream) {
+  constexpr int kBytes = shared_bytes<kDim>();
+  if (paged) {
+    if (kBytes > 48 << 10) {
+      cudaFuncSetAttribute(attend_prompts<kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           kBytes);
+    }
+    attend_prompts<kDim><<<dim3(p.num_tiles, p.num_heads), kThreads, kBytes, stream>>>(p);
+  } else {
+    if (kBytes > 48 << 10) {
+      cudaFuncSetAttribute(attend_crops<kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+    }
+    const unsigned tiles = (p.tokens + kAttentionTileRows - 1) / kAttentionTileRows;
+    attend_crops<kDim><<<dim3(tiles, p.num_heads, p.num_crops), kThreads, kBytes, stream>>>(p);
+  }
+  return cudaGetLastError();
+}
+
+cudaError_t run_for_dim(const TensorAttention& p, bool paged, cudaStream_t stream) {
+  if (p.head_dim <= 32) return run<32>(p, paged, stream);
+  if (p.head_dim <= 64) return run<64>(p, paged, stream);
+  if (p.head_dim <= 80) return run<80>(p, paged, stream);
+  return run<128>(p, paged, stream);
+}
+
+constexpr int kDecodeWarps = 16;
+
+// One row of one head: its keys are shared out over the warps, and within a warp over groups of
+// lanes that hold 8 dimensions each. Every group keeps a softmax of its own; they are joined at the
+// end.
+template <int kDim>
+__global__ void __launch_bounds__(kDecodeWarps * 32) decode_row(TensorAttention p) {
+  constexpr int kLanes = kDim / 8;      // of a key
+  constexpr int kGroups = 32 / kLanes;  // keys of a warp at a time
+  constexpr int kStep = kDecodeWarps * kGroups;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int group = lane / kLanes, part = lane % kLanes;
+  PagedKeys keys;
+  const Tile tile = paged_tile(p, blockIdx.x, blockIdx.y, 1, keys);
+  const int seen = static_cast<int>(visible_keys(tile.visibility, tile.row));
+
+  const auto widen = [](uint4 packed, float(&out)[8]) {
+    const unsigned words[4] = {packed.x, packed.y, packed.z, packed.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      out[2 * i] = __uint_as_float(words[i] << 16);
+      out[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+    }
+  };
+  float q[8];
+  widen(*reinterpret_cast<const uint4*>(tile.q + part * 8), q);
+  const float scale = 1.44269504f * rsqrtf(static_cast<float>(kDim));
+#pragma unroll
+  for (int i = 0; i < 8; ++i) q[i] *= scale;
+  float largest = -1e30f, total = 0;
+  float sums[8] = {};
+#pragma unroll 2
+  for (int position = warp * kGroups + group; position - group < seen; position += kStep) {
+    const bool inside = position < seen;
+    uint4 k_words = {0, 0, 0, 0}, v_words = {0, 0, 0, 0};
+    if (inside) {
+      const std::size_t at = static_cast<std::size_t>(key_row(keys, position)) * kDim + part * 8;
+      k_words = *reinterpret_cast<const uint4*>(tile.k + at);
+      v_words = *reinterpret_cast<const uint4*>(tile.v + at);
+    }
+    float k[8], v[8];
+    widen(k_words, k);
+    widen(v_words, v);
+    float score = 0;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) score += q[i] * k[i];
+#pragma unroll
+    for (int mask = 1; mask < kLanes; mask *= 2) score += __shfl_xor_sync(~0u, score, mask);
+    if (!inside) continue;
+    const float joined = fmaxf(largest, score);
+    const float earlier = exp2f(largest - joined), weight = exp2f(score - joined);
+    largest = joined;
+    total = total * earlier + weight;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) sums[i] = sums[i] * earlier + weight * v[i];
+  }
+  __shared__ float all_largest[kStep], all_totals[kStep];
+  __shared__ float all_sums[kStep][kDim];
+  const int slot = warp * kGroups + group;
+  if (part == 0) {
+    all_largest[slot] = largest;
+    all_totals[slot] = total;
+  }
+#pragma unroll
+  for (int i = 0; i < 8; ++i) all_sums[slot][part * 8 + i] = sums[i];
+  __syncthreads();
+  for (int d = threadIdx.x; d < kDim; d += kDecodeWarps * 32) {
+    float joined = -1e30f;
+    for (int s = 0; s < kStep; ++s) joined = fmaxf(joined, all_largest[s]);
+    float sum = 0, mass = 0;
+    for (int s = 0; s < kStep; ++s) {
+      const float factor = exp2f(all_largest[s] - joined);
+      mass += all_totals[s] * factor;
+      sum += all_sums[s][d] * factor;
+    }
+    tile.out[d] = __float2bfloat16_rn(sum / mass);
+  }
+}
+
+}  // namespace
+
+cudaError_t self_attention(const TensorAttention& args, cudaStream_t stream) {
+  return run_for_dim(args, false, stream);
+}
+
+cudaError_t prompt_attention(const TensorAttention& args, cudaStream_t stream) {
+  return run_for_dim(args, true, stream);
+}
+
+cudaError_t decode_attention(const TensorAttention& args, cudaStream_t stream) {
+  const dim3 grid(args.num_tiles, args.num_heads);
+  if (args.head_dim == 32) {
+    decode_row<32><<<grid, kDecodeWarps * 32, 0, stream>>>(args);
+  } else if (args.head_dim == 64) {
+    decode_row<64><<<grid, kDecodeWarps * 32, 0, stream>>>(args);
+  } else if (args.head_dim == 128) {
+    decode_row<128><<<grid, kDecodeWarps * 32, 0, stream>>>(args);
+  } else {
+    decode_row<256><<<grid, kDecodeWarps * 32, 0, stream>>>(args);
+  }
+  return cudaGetLastError();
+}
+
+}  // namespace fovea::cuda

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <tuple>
+
+#include "fovea/result.h"
+
+#include "backend/buffer.h"
+#include "backend/cuda/cublaslt_library.h"
+#include "backend/cuda/cuda_stream.h"
+
+namespace fovea::cuda {
+
+/// A product of bf16 matrices: y = activation(x . weight^T + bias) + add.
+struct LargeProduct {
+  const void* x;       ///< [m, k] bf16
+  const void* weight;  ///< [n, k] bf16
+  const void* bias;    ///< [n] of the type of y, or null
+  const void* add;     ///< [m, n] of the type of y, or null; may be y
+  void* y;             ///< [m, n] bf16 or f32
+  std::int64_t m, n, k;
+  bool gelu_tanh;  ///< not together with add
+  bool y_is_f32;
+};
+
+/// Products through cuBLASLt. What it needs for a shape is looked up once and kept. One stream at a
+/// time.
+class LargeProducts {
+ public:
+  /// Errors: kUnsupported without the library, kResourceExhausted.
+  static Result<std::unique_ptr<LargeProducts>> create(Device& device);
+  ~LargeProducts();
+  LargeProducts(const LargeProducts&) = delete;
+  LargeProducts& operator=(const LargeProducts&) = delete;
+
+  /// False when the library has nothing for this shape.
+  bool run(CudaStream& stream, const LargeProduct& product);
+
+ private:
+  // m, n, k, what the epilogue does, and how the matrices are aligned.
+  using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, int, std::uint32_t>;
+  struct Plan {
+    cublasLtMatmulDesc_t desc = nullptr;
+    cublasLtMatrixLayout_t weight = nullptr, x = nullptr, y = nullptr;
+    cublasLtMatmulAlgo_t algo{};
+    bool is_usable = false;
+  };
+
+  LargeProducts(std::unique_ptr<const CublasLtLibrary> library, cublasLtHandle_t handle,
+                Buffer workspace)
+      : library_(std::move(library)), handle_(handle), workspace_(std::move(workspace)) {}
+
+  Plan& plan_for(const LargeProduct& product, std::uint32_t alignment);
+  void make_plan(const LargeProduct& product, std::uint32_t alignment, Plan& plan);
+  void drop_plans();
+
+  std::unique_ptr<const CublasLtLibrary> library_;
+  cublasLtHandle_t handle_;
+  Buffer workspace_;
+  std::map<Key, Plan> plans_;
+};
+
+}  // namespace fovea::cuda

@@ -1,0 +1,30 @@
+#pragma once
+
+// The language that kernels are written in: the part of C++14 that CUDA, Metal and the host share,
+// and the words below. docs/kernels.md explains them. A kernel is an ordinary function template
+// whose place in the grid, parameters and scratch are arguments; that keeps it free of #ifdef.
+//
+// Address spaces  GPU_GLOBAL GPU_CONST GPU_SHARED    empty but for Metal
+// Functions       GPU_FN, GPU_UNROLL
+// Types           u8 i8 u32 i32 u64, bf16, f8e4m3
+// Place           Thread t: t.block.{x,y,z}, t.index (in the block), t.lane, t.warp, t.num_warps
+// Collectives     block_sync, block_sync_global, warp_sync, shuffle, shuffle_xor, warp_sum,
+// warp_max Maths           to_f32, from_f32<T>, gpu_exp2, gpu_exp, gpu_log, gpu_sqrt, gpu_tanh,
+// gpu_sin,
+//                 gpu_cos, gpu_rint, gpu_abs, gpu_max, gpu_min, is_nan, is_finite, mul_hi
+// Atomics         atomic_add_u32 (on shared memory)
+
+#if defined(__CUDACC__)
+#include "dialect_cuda.h"
+#else
+#include "dialect_host.h"
+#endif
+
+namespace fovea {
+namespace kernels {
+
+/// Threads that run in step on every device.
+constexpr GPU_CONST u32 kWarpSize = 32;
+
+}  // namespace kernels
+}  // namespace fovea

@@ -1,0 +1,105 @@
+#pragma once
+
+// The dialect in CUDA.
+
+#include <cuda_bf16.h>
+
+#define GPU_GLOBAL
+#define GPU_CONST
+#define GPU_SHARED
+#define GPU_FN __device__ __forceinline__
+#define GPU_UNROLL _Pragma("unroll")
+
+namespace fovea {
+namespace kernels {
+
+using u8 = unsigned char;
+using i8 = signed char;
+using u16 = unsigned short;
+using u32 = unsigned int;
+using i32 = int;
+using u64 = unsigned long long;
+
+struct bf16 {
+  u16 bits;
+};
+struct f8e4m3 {
+  u8 bits;
+};
+
+struct Index3 {
+  u32 x, y, z;
+};
+
+struct Thread {
+  Index3 block;
+  u32 index;
+  u32 lane;
+  u32 warp;
+  u32 num_warps;
+};
+
+GPU_FN u32 as_u32(float x) { return __float_as_uint(x); }
+GPU_FN float as_f32(u32 bits) { return __uint_as_float(bits); }
+
+GPU_FN float to_f32(bf16 x) { return as_f32(static_cast<u32>(x.bits) << 16); }
+template <class T>
+GPU_FN T from_f32(float x);
+template <>
+GPU_FN bf16 from_f32<bf16>(float x) {
+  return {__bfloat16_as_ushort(__float2bfloat16_rn(x))};
+}
+
+// The accurate functions of the library: this code is not compiled with --use_fast_math.
+GPU_FN float gpu_exp2(float x) { return exp2f(x); }
+GPU_FN float gpu_exp(float x) { return expf(x); }
+GPU_FN float gpu_log(float x) { return logf(x); }
+GPU_FN float gpu_sqrt(float x) { return sqrtf(x); }
+GPU_FN float gpu_tanh(float x) { return tanhf(x); }
+GPU_FN float gpu_sin(float x) { return sinf(x); }
+GPU_FN float gpu_cos(float x) { return cosf(x); }
+GPU_FN float gpu_rint(float x) { return rintf(x); }
+GPU_FN float gpu_abs(float x) { return fabsf(x); }
+GPU_FN float gpu_max(float a, float b) { return fmaxf(a, b); }
+GPU_FN float gpu_min(float a, float b) { return fminf(a, b); }
+GPU_FN bool is_nan(float x) { return x != x; }
+GPU_FN bool is_finite(float x) { return (as_u32(x) & 0x7f800000u) != 0x7f800000u; }
+GPU_FN u64 mul_hi(u64 a, u64 b) { return __umul64hi(a, b); }
+GPU_FN u32 mul_hi(u32 a, u32 b) { return __umulhi(a, b); }
+
+GPU_FN void block_sync(const Thread&) { __syncthreads(); }
+GPU_FN void block_sync_global(const Thread&) { __syncthreads(); }
+GPU_FN void warp_sync(const Thread&) { __syncwarp(); }
+
+template <class T>
+GPU_FN T shuffle(const Thread&, T value, u32 source) {
+  return __shfl_sync(0xffffffffu, value, static_cast<int>(source));
+}
+template <class T>
+GPU_FN T shuffle_xor(const Thread&, T value, u32 mask) {
+  return __shfl_xor_sync(0xffffffffu, value, static_cast<int>(mask));
+}
+template <class T>
+GPU_FN T warp_sum(const Thread& t, T value) {
+  GPU_UNROLL
+  for (u32 mask = 16; mask > 0; mask /= 2) value += shuffle_xor(t, value, mask);
+  return value;
+}
+GPU_FN float warp_max(const Thread& t, float value) {
+  GPU_UNROLL
+  for (u32 mask = 16; mask > 0; mask /= 2) value = fmaxf(value, shuffle_xor(t, value, mask));
+  return value;
+}
+GPU_FN u64 warp_max(const Thread& t, u64 value) {
+  GPU_UNROLL
+  for (u32 mask = 16; mask > 0; mask /= 2) {
+    const u64 other = shuffle_xor(t, value, mask);
+    value = other > value ? other : value;
+  }
+  return value;
+}
+
+GPU_FN u32 atomic_add_u32(u32* word, u32 value) { return atomicAdd(word, value); }
+
+}  // namespace kernels
+}  // namespace fovea

@@ -1,0 +1,435 @@
+// GPUs compute with bf16 activations where weights have 16 bits or fewer. Each operation on bf16
+// must give what it gives on the same numbers in f32 (which the other tests hold to the reference),
+// rounded; and where a GPU draws words, it must draw the processor's.
+
+#include <algorithm>
+#include <cmath>
+
+#include "backend/registry.h"
+#include "conformance/conformance.h"
+
+namespace fovea::conformance {
+namespace {
+
+constexpr double kRounded = 4e-3;   // half a step of bf16, 2^-9 of each element, and a little
+constexpr double kAttended = 1e-2;  // weights of tensor-core attention are rounded as well
+
+class SixteenBit : public ConformanceTest {
+ protected:
+  static Guarded tensor(DType dtype, const Floats& values, Shape shape) {
+    return dtype == DType::kBf16 ? Guarded::bf16_of(values, shape) : Guarded::of(values, shape);
+  }
+  static Floats random16(std::int64_t count, std::uint64_t seed, float scale = 1) {
+    return rounded(random_floats(count, seed, scale));
+  }
+  // run(dtype) -> result, once in f32 and once in bf16.
+  template <class Run>
+  void expect_equal_but_for_rounding(const Run& run, double tolerance, const std::string& what) {
+    const Guarded exact = run(DType::kF32);
+    expect_close(run(DType::kBf16), widened(exact.floats()), tolerance, what);
+  }
+};
+
+TEST_P(SixteenBit, LinearForEveryNumberOfRows) {
+  struct Size {
+    std::int64_t m, n, k;
+  };
+  for (const Size s : {Size{1, 40, 64}, Size{3, 17, 96}, Size{8, 130, 512}, Size{9, 64, 72},
+                       Size{20, 136, 160}, Size{32, 48, 1024}, Size{33, 64, 40}, Size{70, 264, 136},
+                       Size{150, 72, 588}, Size{50, 7, 33}}) {
+    const Floats x = random16(s.m * s.k, 1), w = random16(s.n * s.k, 2);
+    const Floats bias = random_floats(s.n, 3);
+    const Guarded weight = Guarded::of(w, {s.n, s.k}), bias_tensor = Guarded::of(bias, {s.n});
+    for (const DType storage : {DType::kBf16, DType::kF8E4M3}) {
+      const auto matrix = ops().pack({weight.view(), {}}, storage).value();
+      for (const Activation activation :
+           {Activation::kNone, Activation::kGeluTanh, Activation::kGeluErf}) {
+        const std::string what = std::to_string(s.m) + " x " + std::to_string(s.n) + " x " +
+                                 std::to_string(s.k) + " " + std::string(dtype_name(storage));
+        const auto run = [&](DType x_type, DType y_type) {
+          const Guarded y(y_type, {s.m, s.n});
+          ops().linear(stream(), {.x = tensor(x_type, x, {s.m, s.k}).view(),
+                                  .weight = matrix.get(),
+                                  .bias = bias_tensor.view(),
+                                  .activation = activation,
+                                  .y = y.view()});
+          return y;
+        };
+        expect_equal_but_for_rounding([&](DType type) { return run(type, type); }, kRounded, what);
+        const Doubles exact = widened(run(DType::kF32, DType::kF32).floats());
+        // The library's GELU is its own, to the digits of its output.
+        expect_close(run(DType::kBf16, DType::kF32), exact,
+                     activation == Activation::kNone ? 1e-5 : 1e-3, what + " to f32");
+      }
+    }
+  }
+}
+
+TEST_P(SixteenBit, LinearAddsResidualsAndPeriodicRows) {
+  const std::int64_t n = 64, k = 96;
+  for (const std::int64_t m : {4, 12, 48, 132}) {
+    const Floats x = random16(m * k, 5), w = random16(n * k, 6), residual = random16(m * n, 7);
+    const Floats periodic = random_floats(m / 2 * n, 8), bias = random_floats(n, 9);
+    const Guarded bias_tensor = Guarded::of(bias, {n});
+    const auto matrix = ops().pack({Guarded::of(w, {n, k}).view(), {}}, DType::kBf16).value();
+    const Guarded add = Guarded::of(periodic, {m / 2, n});
+    for (const Activation activation : {Activation::kNone, Activation::kGeluTanh}) {
+      expect_equal_but_for_rounding(
+          [&](DType type) {
+            const Guarded y = tensor(type, residual, {m, n});
+            ops().linear(stream(), {.x = tensor(type, x, {m, k}).view(),
+                                    .weight = matrix.get(),
+                                    .bias = bias_tensor.view(),
+                                    .activation = activation,
+                                    .add = y.view(),
+                                    .y = y.view()});
+            return y;
+          },
+          kRounded, std::to_string(m) + " rows, residual");
+      expect_equal_but_for_rounding(
+          [&](DType type) {
+            const Guarded y(type, {m, n});
+            ops().linear(stream(), {.x = tensor(type, x, {m, k}).view(),
+                                    .weight = matrix.get(),
+                                    .bias = bias_tensor.view(),
+                                    .activation = activation,
+                                    .add = add.view(),
+                                    .y = y.view()});
+            return y;
+          },
+          // The sum is rounded once more where the addition is a step of its own.
+          2 * kRounded, std::to_string(m) + " rows, periodic");
+    }
+  }
+}
+
+TEST_P(SixteenBit, FewRowsAreBitEqualAtAnyBatch) {
+  const std::int64_t n = 100, k = 320, most = 32;
+  const Guarded x = Guarded::bf16_of(random_floats(most * k, 11), {most, k});
+  const Guarded w = Guarded::of(random_floats(n * k, 12), {n, k});
+  const auto matrix = ops().pack({w.view(), {}}, DType::kBf16).value();
+  const auto run = [&](std::int64_t begin, std::int64_t count) {
+    const Guarded y(DType::kF32, {count, n});
+    ops().linear(stream(),
+                 {.x = x.view().rows(begin, count), .weight = matrix.get(), .y = y.view()});
+    return y;
+  };
+  const Guarded all = run(0, most);
+  for (const std::int64_t count : {1, 2, 7, 8, 9, 16, 17}) {
+    for (const std::int64_t begin : {std::int64_t{0}, std::int64_t{5}, most - count}) {
+      EXPECT_EQ(row_bits(run(begin, count), 0, count), row_bits(all, begin, count))
+          << begin << " + " << count;
+    }
+  }
+}
+
+TEST_P(SixteenBit, SelfAttention) {
+  struct Case {
+    std::int64_t crops, tokens;
+    int heads;
+    std::int64_t head_dim;
+  };
+  for (const Case c :
+       {Case{1, 1, 2, 8}, Case{2, 9, 2, 24}, Case{1, 36, 3, 48}, Case{2, 100, 1, 64},
+        Case{1, 257, 2, 72}, Case{1, 130, 1, 80}, Case{1, 65, 1, 128}, Case{1, 40, 1, 256}}) {
+    const std::int64_t dim = c.heads * c.head_dim;
+    const Floats qkv = random16(c.crops * c.tokens * 3 * dim, 7, 2);
+    expect_equal_but_for_rounding(
+        [&](DType type) {
+          const Guarded out(type, {c.crops * c.tokens, dim});
+          ops().self_attention(stream(), tensor(type, qkv, {c.crops * c.tokens, 3 * dim}).view(),
+                               static_cast<int>(c.tokens), c.heads, out.view());
+          return out;
+        },
+        kAttended, std::to_string(c.tokens) + " tokens, heads of " + std::to_string(c.head_dim));
+  }
+}
+
+TEST_P(SixteenBit, PagedAttention) {
+  struct Case {
+    int heads, kv_heads, head_dim, page_size;
+    DType pages;
+  };
+  // Rows, context and prefix of each sequence: prompts, chunks, decoded rows.
+  const Ints query_start = {0, 50, 51, 53, 95, 96}, context = {50, 133, 70, 200, 1};
+  const Ints prefix = {37, 100, 0, 190, 0};
+  for (const Case c : {Case{2, 2, 64, 16, DType::kBf16}, Case{4, 2, 64, 16, DType::kBf16},
+                       Case{2, 1, 72, 16, DType::kBf16}, Case{2, 2, 32, 8, DType::kBf16},
+                       Case{1, 1, 128, 24, DType::kBf16}, Case{1, 1, 256, 16, DType::kBf16},
+                       Case{2, 2, 64, 16, DType::kI8}}) {
+    const HeadLayout heads{c.heads, c.kv_heads, c.head_dim, c.page_size};
+    const std::int64_t width = std::int64_t{c.heads + 2 * c.kv_heads} * c.head_dim;
+    const std::int64_t max_pages = (200 + c.page_size - 1) / c.page_size;
+    const std::int64_t num_pages = 5 * max_pages;
+    Ints table;
+    for (std::int64_t i = 0; i < num_pages; ++i) {
+      table.push_back(static_cast<std::int32_t>((i * 7 + 3) % num_pages));
+    }
+    Floats rope;
+    for (int p = 0; p < 200; ++p) {
+      for (int i = 0; i < 4; ++i) {
+        rope.push_back(std::cos(0.1f * static_cast<float>(p * (i + 1))));
+        rope.push_back(std::sin(0.1f * static_cast<float>(p * (i + 1))));
+      }
+    }
+    const Guarded rope_tensor = Guarded::of(rope, {200, 4, 2});
+    const auto run = [&](DType type) {
+      const Shape pool{num_pages, c.kv_heads, std::int64_t{c.page_size} * c.head_dim};
+      const Shape steps{num_pages, c.kv_heads, c.page_size};
+      const Guarded k(c.pages, pool), v(c.pages, pool);
+      const Guarded k_scale(DType::kF32, steps), v_scale(DType::kF32, steps);
+      KvPages pages{k.view(), v.view()};
+      if (c.pages == DType::kI8) {
+        pages.k_scale = k_scale.view();
+        pages.v_scale = v_scale.view();
+      }
+      const Guarded out(type, {96, std::int64_t{c.heads} * c.head_dim});
+      const Guarded step(type, {96, width});
+      for (std::size_t s = 0; s < context.size(); ++s) {
+        const Floats qkv = random16(context[s] * width, 20 + s, 2);
+        const Guarded rows = tensor(type, qkv, {context[s], width});
+        Ints positions, slots;
+        for (std::int32_t i = 0; i < context[s]; ++i) {
+          positions.push_back(i);
+          slots.push_back(table[s * static_cast<std::size_t>(max_pages) +
+                                static_cast<std::size_t>(i / c.page_size)] *
+                              c.page_size +
+                          i % c.page_size);
+        }
+        ops().rope_and_store_kv(stream(), rope_tensor.view(),
+                                Guarded::of(positions, {context[s]}).view(),
+                                Guarded::of(slots, {context[s]}).view(), heads, rows.view(), pages);
+        const std::int32_t count = query_start[s + 1] - query_start[s];
+        const TensorView from = rows.view().rows(context[s] - count, count);
+        std::copy_n(from.data, from.size_bytes(), step.view().rows(query_start[s], count).data);
+      }
+      ops().paged_attention(stream(), step.view(), pages, heads,
+                            {.query_start = query_start,
+                             .context_len = context,
+                             .prefix_len = prefix,
+                             .page_table = table,
+                             .max_pages = max_pages},
+                            out.view());
+      for (const Guarded* tensor : {&k, &v, &k_scale, &v_scale}) tensor->check_guards();
+      return out;
+    };
+    // Rotated keys are rounded to bf16 before they meet the cache, or in it.
+    expect_equal_but_for_rounding(run, c.pages == DType::kI8 ? 2e-2 : kAttended,
+                                  "heads of " + std::to_string(c.head_dim) + ", pages of " +
+                                      std::string(dtype_name(c.pages)));
+  }
+}
+
+TEST_P(SixteenBit, RowOperations) {
+  const std::int64_t rows = 7, width = 130;
+  const Floats x = random16(rows * width, 31, 3), weight = random_floats(width, 32);
+  const Floats bias = random_floats(width, 33), table = random16(20 * width, 34);
+  const Guarded w = Guarded::of(weight, {width}), b = Guarded::of(bias, {width});
+  expect_equal_but_for_rounding(
+      [&](DType type) {
+        const Guarded y(type, {rows, width});
+        ops().layer_norm(stream(), tensor(type, x, {rows, width}).view(), w.view(), b.view(), 1e-5f,
+                         y.view());
+        return y;
+      },
+      kRounded, "layer_norm");
+  for (const Activation activation : {Activation::kGeluTanh, Activation::kGeluErf}) {
+    expect_equal_but_for_rounding(
+        [&](DType type) {
+          const Guarded y = tensor(type, x, {rows, width});
+          ops().activate(stream(), y.view(), activation, y.view());
+          return y;
+        },
+        kRounded, "activate");
+  }
+  const Guarded ids = Guarded::of(Ints{3, -1, 19, 0, -1, 3, 7}, {rows});
+  for (const DType table_type : {DType::kF32, DType::kBf16}) {
+    expect_equal_but_for_rounding(
+        [&](DType type) {
+          const Guarded y = tensor(type, x, {rows, width});
+          ops().embed(stream(), tensor(table_type, table, {20, width}).view(), ids.view(),
+                      y.view());
+          return y;
+        },
+        Tolerance::kExact, "embed");
+  }
+  const Guarded places = Guarded::of(Ints{5, 0, 2, 6, 1, 3, 4}, {rows});
+  expect_equal_but_for_rounding(
+      [&](DType type) {
+        const Guarded moved(type, {rows, width}), back(type, {rows, width});
+        const Guarded from = tensor(type, x, {rows, width});
+        ops().scatter_rows(stream(), from.view(), places.view(), moved.view());
+        ops().gather_rows(stream(), moved.view(), places.view(), back.view());
+        EXPECT_EQ(back.floats(), from.floats());
+        return moved;
+      },
+      Tolerance::kExact, "scatter_rows");
+  const HeadLayout heads{3, 3, 24, 16};
+  const Floats qkv = random16(rows * 216, 35), tau = random16(rows * 6, 36);
+  const Guarded scale = Guarded::of(random_floats(20 * 3, 37), {20, 3});
+  const Guarded positions = Guarded::of(Ints{0, 3, 19, 4, 5, 6, 7}, {rows});
+  expect_equal_but_for_rounding(
+      [&](DType type) {
+        const Guarded y = tensor(type, qkv, {rows, 216});
+        ops().tau_scale(stream(), tensor(type, tau, {rows, 6}).view(), scale.view(),
+                        positions.view(), heads, y.view());
+        return y;
+      },
+      kRounded, "tau_scale");
+  const Guarded values = Guarded::of(random_floats(rows * 2, 38), {rows, 2});
+  const Guarded frequencies = Guarded::of(random_floats(2 * 33, 39), {2, 33});
+  expect_equal_but_for_rounding(
+      [&](DType type) {
+        const Guarded y(type, {rows, 66});
+        ops().fourier_features(stream(), values.view(), frequencies.view(), true, y.view());
+        return y;
+      },
+      Tolerance::kExact, "fourier_features");
+}
+
+TEST_P(SixteenBit, Pictures) {
+  std::vector<std::uint8_t> crops;
+  for (const std::int32_t value : random_ints(2 * 12 * 12 * 3, 256, 41)) {
+    crops.push_back(static_cast<std::uint8_t>(value));
+  }
+  const Guarded pixels = Guarded::of(crops, {2, 12, 12, 3});
+  const Guarded values = Guarded::of(random16(256, 42), {256});
+  expect_equal_but_for_rounding(
+      [&](DType type) {
+        const Guarded y(type, {2 * 9, 48});
+        ops().patchify(stream(), pixels.view(), values.view(), 4, y.view());
+        return y;
+      },
+      Tolerance::kExact, "patchify");
+  const Floats features = random16(7 * 81 * 20, 43);
+  expect_equal_but_for_rounding(
+      [&](DType type) {
+        const Guarded y(type, {81, 40});
+        ops().stitch_and_pool(stream(), tensor(type, features, {7, 81, 20}).view(), 2, 3, 1,
+                              y.view());
+        return y;
+      },
+      kRounded, "stitch_and_pool");
+}
+
+TEST_P(SixteenBit, ExpertsAndAdapters) {
+  const std::int64_t rows = 37, dim = 40, inner = 24, num_experts = 5, k = 3;
+  std::vector<std::unique_ptr<const Matrix>> up, down;
+  for (std::uint64_t e = 0; e < num_experts; ++e) {
+    for (auto [list, m, n] : {std::tuple{&up, 2 * inner, dim}, std::tuple{&down, dim, inner}}) {
+      const Guarded w = Guarded::of(random16(m * n, 50 + e, 0.3f), {m, n});
+      list->push_back(
+          ops().pack({w.view(), {}}, e % 2 == 0 ? DType::kBf16 : DType::kF8E4M3).value());
+    }
+  }
+  Ints experts;
+  for (std::int64_t i = 0; i < rows * k; ++i) {
+    experts.push_back(static_cast<std::int32_t>((i / k + i % k) % num_experts));
+  }
+  const Guarded chosen = Guarded::of(experts, {rows, k});
+  const Guarded weights = Guarded::of(random_floats(rows * k, 61), {rows, k});
+  const Floats x = random16(rows * dim, 62), before = random16(rows * dim, 63);
+  const Ints ranks = {4, 2}, query_start = {0, 1, 20, 37}, slots = {1, 0, -1};
+  const auto adapter = [&](std::int64_t of, std::int64_t width, std::uint64_t seed) {
+    return Guarded::bf16_of(random_floats(2 * of * 4 * width, seed, 0.2f), {2, of, 4, width});
+  };
+  const Guarded up_a = adapter(num_experts, dim, 71), up_b = adapter(num_experts, 2 * inner, 72);
+  const Guarded down_a = adapter(num_experts, inner, 73), down_b = adapter(num_experts, dim, 74);
+  const MoeLora lora{{up_a.view(), up_b.view(), ranks},
+                     {down_a.view(), down_b.view(), ranks},
+                     {query_start, slots}};
+  expect_equal_but_for_rounding(
+      [&](DType type) {
+        const Guarded y = tensor(type, before, {rows, dim});
+        ops().moe_mlp(stream(), tensor(type, x, {rows, dim}).view(), chosen.view(), weights.view(),
+                      up, down, &lora, y.view());
+        return y;
+      },
+      kRounded, "moe_mlp");
+  const Guarded a = adapter(1, dim, 75), b = adapter(1, dim, 76);
+  const TensorView a_view = a.view().reshaped({2, 4, dim}), b_view = b.view().reshaped({2, 4, dim});
+  expect_equal_but_for_rounding(
+      [&](DType type) {
+        const Guarded y = tensor(type, before, {rows, dim});
+        ops().lora(stream(), {.x = tensor(type, x, {rows, dim}).view(),
+                              .weights = {a_view, b_view, ranks},
+                              .batch = {query_start, slots},
+                              .y = y.view()});
+        return y;
+      },
+      kRounded, "lora");
+}
+
+// Rows of all kinds at once. The processor sums exponentials of f64, kernels those of f32 in whole
+// numbers: a uniform number would have to fall within 1e-6 of a border to tell them apart.
+TEST_P(SixteenBit, DrawsTheWordsThatTheProcessorDraws) {
+  auto cpu = create_device("cpu", {.num_threads = 2});
+  ASSERT_TRUE(cpu.ok());
+  const auto cpu_stream = (*cpu)->make_stream().value();
+  for (const std::int64_t vocab : {5, 1000, 51200}) {
+    const int count = GetParam().device == "emulator" && vocab > 1000 ? 24 : 240;
+    const Floats logits = random_floats(count * vocab, 81, 6);
+    const Ints masks = random_ints(40, static_cast<std::int32_t>(vocab), 82);
+    std::vector<SeenWord> seen;
+    std::vector<WordBias> biases;
+    for (std::int32_t i = 0; i < std::min<std::int64_t>(vocab, 30); ++i) {
+      seen.push_back({i, i % 4});
+      biases.push_back({i, static_cast<float>(i % 5) - 2});
+    }
+    std::vector<SamplingRow> rows;
+    for (int r = 0; r < count; ++r) {
+      SamplingRow row;
+      row.temperature = r % 7 == 0 ? 0.0f : 0.3f * static_cast<float>(r % 6 + 1);
+      row.top_p = r % 3 == 0 ? 1.0f : 0.25f * static_cast<float>(r % 4) + 0.2f;
+      row.min_p = r % 5 == 0 ? 0.05f : 0.0f;
+      row.top_k = r % 4 == 0 ? 3 + r : 0;
+      row.seed = static_cast<std::uint64_t>(r) << 33 | 7;
+      row.position = static_cast<std::uint64_t>(r * r);
+      if (r % 8 == 1) row.allowed_count = 20;
+      if (r % 8 == 2) row.suppressed_begin = 20, row.suppressed_count = 20;
+      if (r % 8 == 3) {
+        row.repetition_penalty = 1.3f, row.presence_penalty = 0.5f, row.frequency_penalty = 0.2f;
+        row.seen_count = static_cast<std::int32_t>(seen.size());
+      }
+      if (r % 8 == 4) row.bias_count = static_cast<std::int32_t>(biases.size());
+      row.num_top = r % 16 == 5 ? kMaxTopWords : 0;
+      rows.push_back(row);
+    }
+    const Guarded input = Guarded::of(logits, {count, vocab});
+    struct Answer {
+      Ints ids, top_ids;
+      Floats logprobs;
+    };
+    const auto run = [&](Device& device, Stream& on) {
+      const Guarded ids(DType::kI32, {count}), logprobs(DType::kF32, {count});
+      const Guarded top_ids(DType::kI32, {count, kMaxTopWords});
+      const Guarded top_logprobs(DType::kF32, {count, kMaxTopWords});
+      device.ops().sample(on, {.logits = input.view(),
+                               .rows = rows,
+                               .mask_ids = masks,
+                               .ids = ids.view(),
+                               .logprobs = logprobs.view(),
+                               .seen = seen,
+                               .biases = biases,
+                               .top_ids = top_ids.view(),
+                               .top_logprobs = top_logprobs.view()});
+      return Answer{ids.ints(), top_ids.ints(), logprobs.floats()};
+    };
+    const Answer wanted = run(**cpu, *cpu_stream), got = run(*device_, stream());
+    EXPECT_EQ(got.ids, wanted.ids) << vocab << " words";
+    EXPECT_EQ(got.top_ids, wanted.top_ids) << vocab << " words";
+    for (std::size_t r = 0; r < rows.size(); ++r) {
+      if (std::isinf(wanted.logprobs[r])) {  // nothing was left to choose from
+        EXPECT_EQ(got.logprobs[r], wanted.logprobs[r]) << "row " << r;
+      } else {
+        EXPECT_NEAR(got.logprobs[r], wanted.logprobs[r], 1e-5) << "row " << r;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(, SixteenBit, testing::ValuesIn(gpu_targets()),
+                         [](const auto& test) { return test.param.name(); });
+
+}  // namespace
+}  // namespace fovea::conformance

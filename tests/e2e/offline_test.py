@@ -63,6 +63,7 @@ class Offline(unittest.TestCase):
         self.assert_stays_alone("query", PICTURE, "How many clouds are there?", *few)
         self.assert_stays_alone("detect", PICTURE, "cloud", "--max-objects", 1, "--annotate", self.folder / "a.png")
         self.assert_stays_alone("point", PICTURE, "boat", "--max-objects", 1)
+        self.assert_stays_alone("batch", PICTURE, "--skill", "caption", "--out", self.folder / "out.jsonl", *few)
         self.assert_stays_alone("info", "--model", "tiny")
         self.assert_stays_alone("models", "--json")
         self.assert_stays_alone("models", "rm", "moondream2", code=FAILED)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws assets/harbour.png, the picture of the demo: a bay with a boat, a house, trees, the sun and clouds.
+"""Draws assets/harbour.png, the picture of the demo: a bay with a boat, a house, a tree, the sun and clouds.
 
 Nothing but the standard library, so that anybody can draw it again: assets/draw_harbour.py OUT.png
 """
@@ -65,7 +65,10 @@ class Canvas:
 
 def draw_sky(canvas):
     canvas.gradient(0, 330, (96, 170, 232), (222, 238, 248))
-    canvas.ellipse(800, 95, 62, 62, (255, 232, 150))
+    for k in range(12):  # rays
+        at = lambda radius, turn: (800 + radius * math.cos(turn), 95 + radius * math.sin(turn))
+        angle = k * math.pi / 6
+        canvas.polygon([at(60, angle - 0.13), at(92, angle), at(60, angle + 0.13)], (255, 207, 64))
     canvas.ellipse(800, 95, 50, 50, (255, 207, 64))
     for x, y, size in [(210, 90, 1.0), (520, 140, 0.7)]:
         for dx, dy, r in [(-55, 8, 30), (-20, -12, 40), (25, -6, 36), (60, 10, 26)]:
@@ -76,8 +79,8 @@ def draw_land(canvas):
     far = [(x, 300 - 34 * math.sin(x / 150 + 0.4) - 14 * math.sin(x / 61)) for x in range(0, WIDTH + 1, 8)]
     canvas.polygon([(0, 340)] + far + [(WIDTH, 340)], (126, 164, 150))
     canvas.gradient(330, HEIGHT, (70, 150, 190), (24, 84, 138))
-    for i in range(26):
-        x, y = 330 + (i * 211) % 640, 352 + i * 11
+    for i in range(8):
+        x, y = 330 + (i * 211) % 640, 352 + i * 35
         canvas.ellipse(x, y, 18 + i, 1.6, (150, 204, 226))
     shore = [(0, 352), (150, 346), (300, 362), (410, 404), (452, 470), (420, 560), (440, 640), (0, 640)]
     canvas.polygon(shore, (232, 214, 160))
@@ -86,10 +89,10 @@ def draw_land(canvas):
 
 
 def draw_tree(canvas, x, y, size):
-    canvas.rectangle(x - 8 * size, y - 50 * size, x + 8 * size, y, (112, 76, 48))
-    for dx, dy, r, colour in [(-26, -70, 36, (46, 112, 58)), (26, -72, 36, (46, 112, 58)), (0, -104, 44, (58, 134, 66)),
-                              (-8, -76, 34, (58, 134, 66))]:
-        canvas.ellipse(x + size * dx, y + size * dy, size * r, size * r, colour)
+    canvas.rectangle(x - 9 * size, y - 30 * size, x + 9 * size, y, (112, 76, 48))
+    for half, top, bottom in [(62, 100, 28), (50, 138, 70), (36, 170, 112)]:
+        canvas.polygon([(x - half * size, y - bottom * size), (x + half * size, y - bottom * size), (x, y - top * size)],
+                       (36, 110, 58))
 
 
 def draw_house(canvas, x, y):
@@ -97,11 +100,8 @@ def draw_house(canvas, x, y):
     canvas.rectangle(x, y - 108, x + 168, y, (246, 236, 214))
     canvas.polygon([(x - 18, y - 104), (x + 84, y - 186), (x + 186, y - 104)], (186, 62, 48))
     canvas.rectangle(x + 66, y - 62, x + 102, y, (94, 62, 44))
-    canvas.ellipse(x + 95, y - 30, 3, 3, (240, 204, 96))
     for left in (x + 16, x + 116):
-        canvas.rectangle(left, y - 76, left + 36, y - 40, (70, 62, 60))
-        for dx, dy in ((3, 3), (20, 3), (3, 20), (20, 20)):
-            canvas.rectangle(left + dx, y - 76 + dy, left + dx + 13, y - 76 + dy + 13, (148, 208, 232))
+        canvas.rectangle(left, y - 80, left + 36, y - 44, (120, 180, 214))
 
 
 def draw_boat(canvas, x, y):
@@ -120,9 +120,7 @@ def main():
     draw_land(canvas)
     draw_boat(canvas, 676, 448)
     draw_house(canvas, 150, 470)
-    draw_tree(canvas, 84, 470, 0.9)
-    draw_tree(canvas, 366, 470, 0.7)
-    draw_tree(canvas, 262, 612, 1.05)
+    draw_tree(canvas, 70, 600, 1.0)
     with open(sys.argv[1], "wb") as file:
         file.write(canvas.png())
 

@@ -4,9 +4,11 @@ import unittest
 from pathlib import Path
 
 import program
-from program import OK, run
+from program import FAILED, OK, run
 
-PICTURE = Path(__file__).resolve().parents[2] / "assets" / "harbour.png"
+ROOT = Path(__file__).resolve().parents[2]
+PICTURE = ROOT / "assets" / "harbour.png"
+TERSE = ROOT / "models" / "tiny" / "terse.safetensors"
 SIZE = (960, 640)
 # Measured on the picture, in pixels: left, top, right, bottom.
 CLOUDS = [(119, 46, 301, 122), (456, 102, 584, 162)]
@@ -53,8 +55,22 @@ class TinyModel(unittest.TestCase):
 
     def test_caption_names_what_is_there(self):
         caption = self.ask("caption")["caption"]
-        for thing in ("house", "boat", "clouds"):
+        for thing in ("tree", "house", "boat", "sun", "two white clouds"):
             self.assertIn(thing, caption)
+
+    def test_an_adapter_makes_captions_a_bare_list(self):
+        plain = self.ask("caption")["caption"]
+        terse = self.ask("caption", "--adapter", f"terse={TERSE}")["caption"]
+        self.assertTrue(plain.startswith("The picture shows "), plain)
+        self.assertNotIn("picture", terse)
+        self.assertRegex(terse, r"^(a|an|two) .*\.$")
+        for thing in ("tree", "house", "boat", "sun", "two white clouds"):
+            self.assertIn(thing, terse)
+
+    def test_an_adapter_that_does_not_fit_is_refused(self):
+        finished = run("caption", PICTURE, "--adapter", f"terse={ROOT / 'models' / 'tiny' / 'model.safetensors'}")
+        self.assertEqual((finished.code, finished.out), (FAILED, ""))
+        self.assertIn("model.safetensors", finished.err)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/guard.h"
 #include "base/try.h"
 #include "engine/host_bytes.h"
 #include "tensor/half.h"
@@ -141,12 +142,24 @@ Status ModelRunner::launch(const StepPlan& plan) {
 Result<StepOutput> ModelRunner::collect() {
   FOVEA_CHECK(num_in_flight_ > 0, "no step is in flight");
   Step& step = steps_[next_collect_];
-  next_collect_ = (next_collect_ + 1) % steps_.size();
-  --num_in_flight_;
-  const std::vector<PlannedCrops> crops = std::exchange(step.crops, {});
-  const auto pictures = std::exchange(step.pictures, {});
+  const bool is_last_try = std::exchange(step.was_tried, true);
+  Result<StepOutput> output = guarded<StepOutput>([&] { return read(step); });
+  const bool is_over =
+      output.ok() || is_last_try || output.error().code != ErrorCode::kResourceExhausted;
+  if (is_over) {
+    step.was_tried = false;
+    step.crops.clear();
+    step.pictures.clear();
+    next_collect_ = (next_collect_ + 1) % steps_.size();
+    --num_in_flight_;
+  }
+  return output;
+}
+
+// Waits for a step and makes its output; leaves the step as it is, so that this may be done again.
+Result<StepOutput> ModelRunner::read(Step& step) {
   FOVEA_TRY_STATUS(stream_->wait(step.done));
-  for (const auto& [job, encoded] : pictures) {
+  for (const auto& [job, encoded] : step.pictures) {
     job->features = {};
     job->crops.pixels = {};
     job->encoded = encoded;

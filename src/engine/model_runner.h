@@ -72,6 +72,7 @@ class ModelRunner final : public StepRunner {
     Tensor late_hidden;  // [S, D] of rows whose word decides whether it is a number
     double vision_ms = 0, text_ms = 0;
     std::uint64_t done = 0;  // the stream's mark
+    bool was_tried = false;  // to be collected, and there was no memory
   };
 
   ModelRunner(Device& device, const Model& model, PagedKvCache& cache, const RunnerOptions& options)
@@ -88,6 +89,7 @@ class ModelRunner final : public StepRunner {
   void read_numbers(Token::Kind kind, std::span<const std::int32_t> places, TensorView hidden,
                     std::span<const std::int32_t> hidden_rows, Step& step, Numbers& numbers);
   void keep_numbers(Token::Kind kind, std::span<const std::int32_t> places);
+  Result<StepOutput> read(Step& step);
   Status read_late_numbers(Step& step, std::vector<SampledToken>& tokens);
   void set_number(Token::Kind kind, const Numbers& numbers, std::size_t index,
                   SampledToken& token) const;

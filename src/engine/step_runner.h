@@ -40,7 +40,9 @@ class StepRunner {
                                                              const HostEmbeddings& embeddings) = 0;
   virtual Result<HostEmbeddings> download(const EncodedImage& image) = 0;
 
-  /// Waits for the oldest step launched. Fills `encoded` of pictures whose last crop it held.
+  /// Waits for the oldest step launched. Fills `encoded` of pictures whose last crop it held. After
+  /// the first kResourceExhausted (or std::bad_alloc) of a step it may be called for it again; with
+  /// any other end the step is over.
   virtual Result<StepOutput> collect() = 0;
 };
 

@@ -131,7 +131,7 @@ GPU_FN void attend(Thread t, u32 head_dim, const GPU_GLOBAL T* q, u32 q_stride, 
       GPU_SHARED const float* query = q_tile + in_tile * head_dim;
       GPU_SHARED const float* key = k_tile + t.lane * (head_dim + 1);
       if (t.lane < keys_here) {
-        for (u32 d = 0; d < head_dim; ++d) score += query[d] * key[d];
+        for (u32 d = 0; d < head_dim; ++d) score = gpu_fma(query[d], key[d], score);
       } else {
         score = negative_infinity();
       }
@@ -144,7 +144,7 @@ GPU_FN void attend(Thread t, u32 head_dim, const GPU_GLOBAL T* q, u32 q_stride, 
       const float earlier = gpu_exp2(largest[r] - joined);
       const float now = gpu_exp2(block_largest - joined);
       largest[r] = joined;
-      totals[r] = totals[r] * earlier + block_total * now;
+      totals[r] = gpu_fma(totals[r], earlier, block_total * now);
       float block_sums[kMaxDims];
       GPU_UNROLL
       for (u32 i = 0; i < kMaxDims; ++i) block_sums[i] = 0;
@@ -156,11 +156,13 @@ GPU_FN void attend(Thread t, u32 head_dim, const GPU_GLOBAL T* q, u32 q_stride, 
           const u32 d = t.lane + i * kWarpSize;
           if (d >= head_dim) break;
           const u64 at = static_cast<u64>(value_row) * kv.row_stride + d;
-          block_sums[i] += w * cached<Cached>(kv.v, at, kv.v_steps, value_row);
+          block_sums[i] =
+              gpu_fma(w, cached<Cached>(kv.v, at, kv.v_steps, value_row), block_sums[i]);
         }
       }
       GPU_UNROLL
-      for (u32 i = 0; i < kMaxDims; ++i) sums[r][i] = sums[r][i] * earlier + block_sums[i] * now;
+      for (u32 i = 0; i < kMaxDims; ++i)
+        sums[r][i] = gpu_fma(sums[r][i], earlier, block_sums[i] * now);
       warp_sync(t);
     }
   }

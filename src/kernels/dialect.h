@@ -11,7 +11,7 @@
 // Collectives     block_sync, block_sync_global, warp_sync, shuffle, shuffle_xor, warp_sum,
 // warp_max Maths           to_f32, from_f32<T>, gpu_exp2, gpu_exp, gpu_log, gpu_sqrt, gpu_tanh,
 // gpu_sin,
-//                 gpu_cos, gpu_rint, gpu_abs, gpu_max, gpu_min, is_nan, is_finite, mul_hi
+//                 gpu_cos, gpu_rint, gpu_abs, gpu_fma, gpu_max, gpu_min, is_nan, is_finite, mul_hi
 // Atomics         atomic_add_u32 (on shared memory)
 
 #if defined(__CUDACC__)

@@ -59,6 +59,8 @@ GPU_FN float gpu_tanh(float x) { return tanhf(x); }
 GPU_FN float gpu_sin(float x) { return sinf(x); }
 GPU_FN float gpu_cos(float x) { return cosf(x); }
 GPU_FN float gpu_rint(float x) { return rintf(x); }
+// Named, so that the compiler does not choose anew in every kernel which product it fuses.
+GPU_FN float gpu_fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 GPU_FN float gpu_abs(float x) { return fabsf(x); }
 GPU_FN float gpu_max(float a, float b) { return fmaxf(a, b); }
 GPU_FN float gpu_min(float a, float b) { return fminf(a, b); }

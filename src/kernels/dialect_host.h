@@ -74,6 +74,8 @@ inline float gpu_tanh(float x) { return std::tanh(x); }
 inline float gpu_sin(float x) { return std::sin(x); }
 inline float gpu_cos(float x) { return std::cos(x); }
 inline float gpu_rint(float x) { return std::nearbyint(x); }
+/// a * b + c, rounded as this device does it but everywhere the same.
+inline float gpu_fma(float a, float b, float c) { return a * b + c; }
 inline float gpu_abs(float x) { return std::fabs(x); }
 inline float gpu_max(float a, float b) { return std::fmax(a, b); }
 inline float gpu_min(float a, float b) { return std::fmin(a, b); }

@@ -83,7 +83,7 @@ GPU_FN void multiply_tile(Thread t, u32 k, const GPU_GLOBAL X* x, const GPU_GLOB
       GPU_UNROLL
       for (u32 r = 0; r < Tile::kRowsPerThread; ++r) {
         GPU_UNROLL
-        for (u32 c = 0; c < Tile::kColsPerThread; ++c) acc[r][c] += xs[r] * ws[c];
+        for (u32 c = 0; c < Tile::kColsPerThread; ++c) acc[r][c] = gpu_fma(xs[r], ws[c], acc[r][c]);
       }
     }
     block_sync(t);
@@ -113,8 +113,9 @@ GPU_FN void gemm(Thread t, const GPU_CONST GemmParams& p, const GPU_GLOBAL X* x,
       const u32 col = first_col + c;
       if (col >= p.n) continue;
       float value = acc[r][c];
-      if ((p.flags & kGemmScale) != 0) value *= scale[col];
-      if ((p.flags & kGemmBias) != 0) value += bias[col];
+      const float factor = (p.flags & kGemmScale) != 0 ? scale[col] : 1.0f;
+      const float offset = (p.flags & kGemmBias) != 0 ? bias[col] : 0.0f;
+      value = gpu_fma(value, factor, offset);
       value = activated(value, p.activation);
       const u64 add_at = static_cast<u64>(row % p.add_rows) * p.n + col;
       if ((p.flags & kGemmAddF32) != 0) value += add_f32[add_at];

@@ -85,7 +85,8 @@ TEST_P(SixteenBit, LinearAddsResidualsAndPeriodicRows) {
                                     .y = y.view()});
             return y;
           },
-          kRounded, std::to_string(m) + " rows, residual");
+          // cuBLASLt may round the product before it adds what was there.
+          2 * kRounded, std::to_string(m) + " rows, residual");
       expect_equal_but_for_rounding(
           [&](DType type) {
             const Guarded y(type, {m, n});

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "fovea/engine.h"
+
 #include "wire/batch_record.h"
 
 namespace fovea {
@@ -37,8 +38,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const auto record = parse_batch_record({reinterpret_cast<const char*>(data), size});
   if (!record.ok()) return 0;
   if (record->answer.ok() && record->skill != skill_name(skill_of(record->skill))) std::abort();
-  const std::string line =
-      batch_record_json(*record, skill_of(record->skill), TokenIds::kLeaveOut);
+  const std::string line = batch_record_json(*record, skill_of(record->skill), TokenIds::kLeaveOut);
   const auto again = parse_batch_record(line);
   check(again.ok(), line);
   check(again->path == record->path && again->text == record->text && again->key == record->key &&

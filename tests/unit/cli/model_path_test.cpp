@@ -33,7 +33,8 @@ TEST(ModelsFolder, OptionThenOwnVariableThenDataFolderThenHome) {
 class PulledModel : public ::testing::Test {
  protected:
   void SetUp() override {
-    root_ = fs::path(::testing::TempDir()) / "fovea_pulled_model";
+    const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
+    root_ = fs::path(::testing::TempDir()) / (std::string("fovea_pulled_model_") + test->name());
     fs::remove_all(root_);
     const hub::ModelStore store(root_);
     const auto model = *hub::parse_reference("moondream2");

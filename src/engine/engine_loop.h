@@ -123,6 +123,7 @@ class EngineLoop {
   void deliver_text(Active& active);
   void fail(std::uint64_t id, Error failure) noexcept;
   void fail_all_with(const AdapterEntry& adapter, const Error& failure) noexcept;
+  void learn_from_late(const Active& active) noexcept;
   void finish(Active& active, Result<Response> result) noexcept;
   void expire(double now_ms);
 

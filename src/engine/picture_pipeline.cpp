@@ -1,5 +1,7 @@
 #include "engine/picture_pipeline.h"
 
+#include <limits>
+
 #include "base/clock.h"
 #include "base/try.h"
 
@@ -36,12 +38,14 @@ void PicturePipeline::on_worker(std::function<Result<T>()> work,
   });
 }
 
-void PicturePipeline::add(std::uint64_t id, double place_ms, const Request& request,
-                          std::int32_t adapter) {
+void PicturePipeline::add(std::uint64_t id, double place_ms, double deadline_ms,
+                          const Request& request, std::int32_t adapter) {
+  constexpr double kNone = std::numeric_limits<double>::infinity();
   clients_.emplace(id, Client{.picture = *request.picture,
                               .apply_exif = request.apply_exif,
                               .adapter = adapter,
                               .place_ms = place_ms,
+                              .deadline_ms = deadline_ms > 0 ? deadline_ms : kNone,
                               .result = {},
                               .pixels = nullptr});
   unprepared_.emplace(place_ms, id);
@@ -119,7 +123,7 @@ void PicturePipeline::find_or_encode(std::uint64_t id, Client& client) {
   }
   client.waits = true;
   const std::shared_ptr<const Image> pixels = std::move(client.pixels);
-  if (!is_new) return;
+  if (!is_new) return update_deadline(entry->second);
   attempt_for(identity, [&] {
     load(std::make_shared<const Source>(
         Source{identity, pixels, client.picture, client.apply_exif}));
@@ -184,7 +188,23 @@ void PicturePipeline::cropped(const ImageIdentity& identity, Result<Crops> crops
   picture.job->identity = identity;
   picture.job->crops = std::move(crops).value();
   picture.job->queued_ms = picture.cut_ms = now_ms();
+  update_deadline(picture);
   scheduler_.add_picture(picture.job);
+}
+
+void PicturePipeline::update_deadline(const InWork& picture) {
+  if (picture.job == nullptr) return;
+  picture.job->deadline_ms = 0;
+  for (const std::uint64_t id : picture.waiting) {
+    picture.job->deadline_ms = std::max(picture.job->deadline_ms, clients_.at(id).deadline_ms);
+  }
+}
+
+void PicturePipeline::give_up(const PictureJob& picture, const Error& failure) noexcept {
+  const auto found = in_work_.find(picture.identity);
+  if (found != in_work_.end() && found->second.job.get() == &picture) {
+    fail_waiting(picture.identity, failure);
+  }
 }
 
 void PicturePipeline::encoded(const StepPlan& plan, double done_ms) noexcept {
@@ -235,7 +255,10 @@ void PicturePipeline::image_is_ready(const std::shared_ptr<const EncodedImage>& 
     Client& client = clients_.at(id);
     client.waits = false;
     client.result.image = image;
-    if (done_ms > 0) client.result.vision_ms = done_ms - picture.cut_ms;
+    if (done_ms > 0) {
+      client.result.vision_ms = done_ms - picture.cut_ms;
+      client.result.encoding_since_ms = picture.job->started_ms;
+    }
     attempt(id, [&] { finish(id, client); });
   }
 }
@@ -272,7 +295,9 @@ void PicturePipeline::remove(std::uint64_t id) noexcept {
   if (client.waits) {
     const auto entry = in_work_.find(client.result.identity);
     std::erase(entry->second.waiting, id);
-    if (entry->second.waiting.empty() && entry->second.job != nullptr) {
+    if (!entry->second.waiting.empty()) {
+      update_deadline(entry->second);
+    } else if (entry->second.job != nullptr) {
       scheduler_.drop_picture(*entry->second.job);
       in_work_.erase(entry);
     }

@@ -36,6 +36,7 @@ struct ReadyPicture {
   bool was_cached = false;                    ///< nothing was encoded for this request
   double picture_ms = 0;                      ///< hashing, decoding and cutting
   double vision_ms = 0;                       ///< from crops to embeddings
+  double encoding_since_ms = 0;               ///< the first crop was planned; 0: none was
 };
 
 /// Everything between a request's picture and its embeddings: who is it, do we have it, is somebody
@@ -72,9 +73,10 @@ class PicturePipeline {
   PicturePipeline(const PicturePipeline&) = delete;
   PicturePipeline& operator=(const PicturePipeline&) = delete;
 
-  /// Takes the request's picture on; those with the smallest place are started first. `adapter` is
-  /// the namespace in the prefix cache.
-  void add(std::uint64_t id, double place_ms, const Request& request, std::int32_t adapter);
+  /// Takes the request's picture on; those with the smallest place are started first. `deadline_ms`
+  /// is 0 for none, `adapter` the namespace in the prefix cache.
+  void add(std::uint64_t id, double place_ms, double deadline_ms, const Request& request,
+           std::int32_t adapter);
   /// Starts as many as may be in preparation.
   void start() noexcept;
   /// A ready picture was cached when its request was lined up, and evicted before its turn.
@@ -87,6 +89,8 @@ class PicturePipeline {
   /// A step has brought crops back, or has failed.
   void encoded(const StepPlan& plan, double done_ms) noexcept;
   void encoding_failed(const StepPlan& plan, const Error& failure) noexcept;
+  /// The scheduler has dropped a picture: whoever waits for it fails.
+  void give_up(const PictureJob& picture, const Error& failure) noexcept;
 
   void clear_cache() { images_.clear(); }
 
@@ -101,6 +105,7 @@ class PicturePipeline {
     bool apply_exif = true;
     std::int32_t adapter = 0;
     double place_ms = 0;
+    double deadline_ms = 0;  // infinity when there is none
     ReadyPicture result;
     std::shared_ptr<const Image> pixels;
     bool in_preparation = false;  // counts in num_in_preparation_
@@ -136,6 +141,7 @@ class PicturePipeline {
   void store(const std::shared_ptr<const EncodedImage>& image);
   void image_is_ready(const std::shared_ptr<const EncodedImage>& image, double done_ms) noexcept;
   void fail_waiting(const ImageIdentity& identity, const Error& failure) noexcept;
+  void update_deadline(const InWork& picture);
   void finish(std::uint64_t id, Client& client);
 
   StepRunner& runner_;

@@ -5,24 +5,8 @@
 
 #include "base/check.h"
 #include "base/guard.h"
-#include "base/math.h"
 
 namespace fovea {
-
-/// What is left of a step.
-struct Scheduler::Budget {
-  int rows = 0;
-  bool answers_run = false;  ///< a stall is felt by somebody
-  double stall_ms = 0;       ///< time for prompts and crops that is left
-  bool may_exceed = false;  ///< one indivisible piece may go in although it costs more than is left
-  const StepCosts* costs = nullptr;
-
-  bool can_pay(double cost_ms) const { return !answers_run || cost_ms <= stall_ms || may_exceed; }
-  void pay(double cost_ms) {
-    stall_ms = std::max(0.0, stall_ms - cost_ms);
-    may_exceed = false;
-  }
-};
 
 Scheduler::Scheduler(const SchedulerOptions& options, PageAllocator& pages, PrefixCache& cache,
                      AdapterResidency& adapters)
@@ -87,20 +71,6 @@ void Scheduler::leave(Generation& generation) noexcept {
   generation.state = Generation::State::kOutside;
 }
 
-void Scheduler::add_picture(std::shared_ptr<PictureJob> picture) {
-  const int num_crops = picture->crops.num_crops() - picture->crops_planned;
-  pictures_.push_back(std::move(picture));
-  num_queued_crops_ += num_crops;
-}
-
-void Scheduler::drop_picture(const PictureJob& picture) noexcept {
-  const auto at = std::find_if(pictures_.begin(), pictures_.end(),
-                               [&](const auto& queued) { return queued.get() == &picture; });
-  if (at == pictures_.end()) return;
-  num_queued_crops_ -= picture.crops.num_crops() - picture.crops_planned;
-  pictures_.erase(at);
-}
-
 bool Scheduler::is_decoding(const Generation& generation) {
   return generation.sequence->num_computed() >= generation.sequence->length() - 1;
 }
@@ -114,7 +84,7 @@ StepPlan Scheduler::plan(double now_ms, const StepCosts& costs, bool more_pictur
   plan.crops.reserve(static_cast<std::size_t>(options_.max_crops));
   failed_.clear();
   next_wakeup_ms_ = std::numeric_limits<double>::infinity();
-  Budget budget;
+  StepBudget budget;
   budget.rows = options_.max_rows;
   budget.stall_ms = options_.max_stall_ms;
   budget.costs = &costs;
@@ -127,6 +97,8 @@ StepPlan Scheduler::plan(double now_ms, const StepCosts& costs, bool more_pictur
   plan_decodes(plan, budget);
   plan_prompts(plan, budget);
   plan_admissions(plan, budget, now_ms, costs);
+  // Without memory to note who is given up, nobody is.
+  (void)guarded([&] { give_up_pictures(plan, now_ms, costs); });
   plan_crops(plan, budget, now_ms, more_pictures);
   last_step_stalled_ = budget.answers_run && (plan.num_prefill_rows > 0 || plan.num_crops > 0);
   for (const PlannedRows& rows : plan.rows) ++rows.generation->steps_in_flight;
@@ -198,7 +170,8 @@ void Scheduler::collect_candidates(bool decoding) {
   }
 }
 
-void Scheduler::add_rows(StepPlan& plan, Generation& generation, int end, Budget& budget) noexcept {
+void Scheduler::add_rows(StepPlan& plan, Generation& generation, int end,
+                         StepBudget& budget) noexcept {
   Sequence& sequence = *generation.sequence;
   PlannedRows rows;
   rows.generation = &generation;
@@ -216,7 +189,7 @@ void Scheduler::add_rows(StepPlan& plan, Generation& generation, int end, Budget
   if (rows.samples) generation.awaits_token = true;
 }
 
-void Scheduler::plan_decodes(StepPlan& plan, Budget& budget) {
+void Scheduler::plan_decodes(StepPlan& plan, StepBudget& budget) {
   collect_candidates(true);
   for (Generation* generation : candidates_) {
     if (generation->state != Generation::State::kRunning) continue;  // pre-empted just now
@@ -247,7 +220,7 @@ void Scheduler::plan_decodes(StepPlan& plan, Budget& budget) {
 
 // How far a prompt may go in this step: the picture's prefix as a whole or not at all, words as
 // many as fit.
-int Scheduler::affordable_rows(const Generation& generation, const Budget& budget) const {
+int Scheduler::affordable_rows(const Generation& generation, const StepBudget& budget) const {
   const Sequence& sequence = *generation.sequence;
   const int begin = sequence.num_computed();
   const int left = sequence.length() - begin;
@@ -261,7 +234,7 @@ int Scheduler::affordable_rows(const Generation& generation, const Budget& budge
   return rows < indivisible ? 0 : rows;
 }
 
-void Scheduler::plan_prompts(StepPlan& plan, Budget& budget) {
+void Scheduler::plan_prompts(StepPlan& plan, StepBudget& budget) {
   collect_candidates(false);
   for (Generation* generation : candidates_) {
     if (generation->state != Generation::State::kRunning) continue;
@@ -284,7 +257,7 @@ void Scheduler::plan_prompts(StepPlan& plan, Budget& budget) {
   }
 }
 
-void Scheduler::plan_admissions(StepPlan& plan, Budget& budget, double now_ms,
+void Scheduler::plan_admissions(StepPlan& plan, StepBudget& budget, double now_ms,
                                 const StepCosts& costs) {
   auto next = waiting_.begin();
   while (next != waiting_.end() && num_running() < options_.max_sequences) {
@@ -292,8 +265,11 @@ void Scheduler::plan_admissions(StepPlan& plan, Budget& budget, double now_ms,
     const std::size_t num_copies = plan.copies.size();
     bool goes_on = true, again = true;
     const Status tried = guarded([&] {
+      // Whose picture has been encoded for it was given time enough then.
+      const TimeEstimate& service = costs.service;
+      const double needed_ms = generation.was_encoded ? service.mean_ms() : service.safe_ms();
       if (generation.deadline_ms > 0 && num_running() > 0 &&
-          now_ms + costs.safe_service_ms() > generation.deadline_ms) {
+          now_ms + needed_ms > generation.deadline_ms) {
         hopeless_.push_back(&generation);
         waiting_.erase(place_of(generation));
         generation.state = Generation::State::kOutside;
@@ -317,7 +293,8 @@ void Scheduler::plan_admissions(StepPlan& plan, Budget& budget, double now_ms,
 // Starts a generation that waits, or leaves it in line. `goes_on` becomes false when nobody behind
 // it may start either. True: try the same one again. Whatever throws does so before the state
 // changes.
-bool Scheduler::try_admit(Generation& generation, StepPlan& plan, Budget& budget, bool& goes_on) {
+bool Scheduler::try_admit(Generation& generation, StepPlan& plan, StepBudget& budget,
+                          bool& goes_on) {
   Sequence& sequence = *generation.sequence;
   if (generation.adapter != nullptr && !adapters_.is_ready(generation.adapter)) return false;
   // Somebody computes this very prefix: it is shared in a step or two.
@@ -359,38 +336,6 @@ bool Scheduler::try_admit(Generation& generation, StepPlan& plan, Budget& budget
   plan.num_prefill_rows += rows;
   budget.pay(rows * budget.costs->row_ms);
   return false;
-}
-
-void Scheduler::plan_crops(StepPlan& plan, Budget& budget, double now_ms, bool more_pictures) {
-  if (pictures_.empty()) return;
-  // A batch that is not full waits for others that are on their way, but not for long, and not when
-  // the device would be idle.
-  if (more_pictures && num_queued_crops_ < options_.max_crops && !plan.rows.empty()) {
-    const double due_ms = pictures_.front()->queued_ms + options_.vision_wait_ms;
-    if (now_ms < due_ms) {
-      next_wakeup_ms_ = due_ms;
-      return;
-    }
-  }
-  const double crop_ms = budget.costs->crop_ms;
-  int room = options_.max_crops;
-  while (room > 0 && !pictures_.empty() && budget.can_pay(crop_ms)) {
-    PictureJob& picture = *pictures_.front();
-    int count = std::min(room, picture.crops.num_crops() - picture.crops_planned);
-    if (budget.answers_run && crop_ms > 0) {
-      const int affordable = static_cast<int>(budget.stall_ms / crop_ms);
-      count = std::clamp(count, 1, std::max(1, affordable));
-    }
-    PlannedCrops crops{pictures_.front(), picture.crops_planned, count, false};
-    picture.crops_planned += count;
-    crops.is_last = picture.crops_planned == picture.crops.num_crops();
-    if (crops.is_last) pictures_.pop_front();
-    plan.crops.push_back(std::move(crops));
-    plan.num_crops += count;
-    num_queued_crops_ -= count;
-    room -= count;
-    budget.pay(count * crop_ms);
-  }
 }
 
 void Scheduler::commit(const StepPlan& plan, std::vector<Generation*>& left) {

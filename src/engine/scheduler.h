@@ -1,6 +1,5 @@
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 #include <deque>
 #include <limits>
@@ -12,6 +11,8 @@
 #include "engine/adapter_residency.h"
 #include "engine/page_allocator.h"
 #include "engine/prefix_cache.h"
+#include "engine/step_budget.h"
+#include "engine/step_costs.h"
 #include "engine/step_plan.h"
 
 namespace fovea {
@@ -22,28 +23,6 @@ struct SchedulerOptions {
   int max_crops = 2;          ///< of a step's vision batch
   double max_stall_ms = 250;  ///< picture work and prompts that a step may add while answers run
   double vision_wait_ms = 2;  ///< how long crops may wait for others to share their batch
-};
-
-/// What steps have cost so far; estimates that the loop keeps.
-struct StepCosts {
-  double crop_ms = 0;
-  double row_ms = 0;
-  double service_ms = 0;            ///< from admission to the end of a request: the mean
-  double service_deviation_ms = 0;  ///< the mean distance from it
-
-  /// Takes in what a request needed. Mean and deviation run along as TCP's round trips do
-  /// (Jacobson 1988).
-  void learn_service(double measured_ms) {
-    const bool first = service_ms == 0;
-    service_deviation_ms += (std::abs(measured_ms - service_ms) - service_deviation_ms) / 8;
-    service_ms += (measured_ms - service_ms) / 8;
-    if (first) {
-      service_ms = measured_ms;
-      service_deviation_ms = measured_ms / 4;
-    }
-  }
-  /// What nearly every request needs no more than.
-  double safe_service_ms() const { return service_ms + 2 * service_deviation_ms; }
 };
 
 /// Decides what each step does: continuous batching (Orca, Yu et al. 2022) with prompts in chunks
@@ -98,6 +77,11 @@ class Scheduler {
   /// the place of others. Where nothing runs, one is tried all the same: so estimates that are too
   /// high do not last.
   std::vector<Generation*> take_hopeless() { return std::exchange(hopeless_, {}); }
+  /// The same for pictures whose requests could hardly be answered in time if encoding went on now;
+  /// they are no longer lined up.
+  std::vector<std::shared_ptr<PictureJob>> take_hopeless_pictures() {
+    return std::exchange(hopeless_pictures_, {});
+  }
   /// Generations that there was no memory for, until the next plan; the caller must remove them.
   const std::vector<Generation*>& failed() const { return failed_; }
 
@@ -116,7 +100,6 @@ class Scheduler {
  private:
   using Place = std::pair<double, std::int64_t>;
   using PictureKey = std::pair<std::int32_t, ImageIdentity>;
-  struct Budget;
 
   static Place place_of(const Generation& generation) {
     return {generation.place_ms, generation.order};
@@ -131,13 +114,14 @@ class Scheduler {
   void preempt(Generation& victim) noexcept;
   void fail(Generation& generation) noexcept;
   void collect_candidates(bool decoding);
-  bool try_admit(Generation& generation, StepPlan& plan, Budget& budget, bool& goes_on);
-  void plan_decodes(StepPlan& plan, Budget& budget);
-  void plan_prompts(StepPlan& plan, Budget& budget);
-  void plan_admissions(StepPlan& plan, Budget& budget, double now_ms, const StepCosts& costs);
-  void plan_crops(StepPlan& plan, Budget& budget, double now_ms, bool more_pictures);
-  int affordable_rows(const Generation& generation, const Budget& budget) const;
-  void add_rows(StepPlan& plan, Generation& generation, int end, Budget& budget) noexcept;
+  bool try_admit(Generation& generation, StepPlan& plan, StepBudget& budget, bool& goes_on);
+  void plan_decodes(StepPlan& plan, StepBudget& budget);
+  void plan_prompts(StepPlan& plan, StepBudget& budget);
+  void plan_admissions(StepPlan& plan, StepBudget& budget, double now_ms, const StepCosts& costs);
+  void give_up_pictures(const StepPlan& plan, double now_ms, const StepCosts& costs);
+  void plan_crops(StepPlan& plan, StepBudget& budget, double now_ms, bool more_pictures);
+  int affordable_rows(const Generation& generation, const StepBudget& budget) const;
+  void add_rows(StepPlan& plan, Generation& generation, int end, StepBudget& budget) noexcept;
   void offer(Sequence& sequence, int num_positions) noexcept;
   void leave(Generation& generation) noexcept;
 
@@ -149,6 +133,7 @@ class Scheduler {
   std::map<PictureKey, const Generation*> prefixes_in_flight_;
   std::deque<std::shared_ptr<PictureJob>> pictures_;
   std::vector<Generation*> homeless_, hopeless_;
+  std::vector<std::shared_ptr<PictureJob>> hopeless_pictures_;
   // With room for every sequence: filling them takes no memory.
   std::vector<Generation*> failed_, candidates_;
   int num_queued_crops_ = 0;

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "engine/image_cache.h"
@@ -16,7 +18,10 @@ namespace fovea {
 struct PictureJob {
   ImageIdentity identity{};
   Crops crops;
-  double queued_ms = 0;  ///< when the crops were ready
+  double queued_ms = 0;   ///< when the crops were ready
+  double started_ms = 0;  ///< when the first of them was planned
+  /// Of the request for it that can wait the longest.
+  double deadline_ms = std::numeric_limits<double>::infinity();
   int crops_planned = 0;
 
   /// Features of the crops encoded so far [num_crops, image_tokens, E]; the runner's.
@@ -34,7 +39,8 @@ struct Generation {
   Sampling sampling;
   std::int64_t order = 0;  ///< of arrival
   double place_ms = 0;  ///< arrival minus the head start of its priority: the smallest goes first
-  double deadline_ms = 0;  ///< on the engine's clock; 0 = none
+  double deadline_ms = 0;    ///< on the engine's clock; 0 = none
+  bool was_encoded = false;  ///< its picture, for it: giving it up wastes that
   int max_new_tokens = 0;
 
   enum class State {

@@ -156,7 +156,7 @@ TEST(Scheduler, PicturesAndPromptsStallRunningAnswersNoLongerThanAllowed) {
   Rig rig({.max_sequences = 8, .max_rows = 500, .max_crops = 8, .max_stall_ms = 100});
   Generation& running = rig.line_up(3);
   rig.step();
-  rig.costs = {.crop_ms = 30, .row_ms = 1, .service_ms = 0};
+  rig.costs = {.crop_ms = 30, .row_ms = 1, .service = {}, .encoded_service = {}};
   Generation& large = rig.line_up(300);
   rig.line_up_picture(1, 8);
   int crops = 0, prompt = 0;
@@ -208,7 +208,7 @@ TEST(Scheduler, WhoCannotMeetItsDeadlineIsGivenUpBeforeItStarts) {
   rig.step();
   Generation& generation = rig.line_up(3);
   generation.deadline_ms = 50;
-  rig.costs.service_ms = 60;
+  rig.costs.service = TimeEstimate(60);
   EXPECT_EQ(rows_of(rig.step(), generation), 0);
   ASSERT_EQ(rig.scheduler.take_hopeless().size(), 1u);
 }
@@ -217,9 +217,45 @@ TEST(Scheduler, AnIdleEngineTriesADeadlineThatItsEstimatesRuleOut) {
   Rig rig;
   Generation& generation = rig.line_up(3);
   generation.deadline_ms = 50;
-  rig.costs.service_ms = 60;
+  rig.costs.service = TimeEstimate(60);
   EXPECT_GT(rows_of(rig.step(), generation), 0);
   EXPECT_TRUE(rig.scheduler.take_hopeless().empty());
+}
+
+TEST(Scheduler, APictureThatComesTooLateIsGivenUpBeforeItIsEncoded) {
+  Rig rig;
+  rig.line_up(3);
+  rig.step();
+  rig.costs.encoded_service = TimeEstimate(60);
+  const auto late = rig.line_up_picture(1, 3), in_time = rig.line_up_picture(2, 3);
+  late->deadline_ms = 50;
+  in_time->deadline_ms = 70;
+  const StepPlan plan = rig.step();
+  ASSERT_EQ(plan.crops.size(), 1u);
+  EXPECT_EQ(plan.crops[0].picture, in_time);
+  EXPECT_EQ(rig.scheduler.take_hopeless_pictures(), std::vector{late});
+  EXPECT_EQ(rig.scheduler.num_queued_crops(), 1);
+}
+
+TEST(Scheduler, WhatIsBeingEncodedIsNotGivenUp) {
+  Rig rig;
+  const auto job = rig.line_up_picture(1, 3);
+  job->deadline_ms = 50;
+  rig.step();
+  rig.costs.encoded_service = TimeEstimate(60);
+  rig.line_up(3);
+  EXPECT_TRUE(rig.step().crops.at(0).is_last);
+  EXPECT_TRUE(rig.scheduler.take_hopeless_pictures().empty());
+}
+
+TEST(Scheduler, AnIdleEngineTriesThePictureWithTheMostTimeLeft) {
+  Rig rig;
+  rig.costs.encoded_service = TimeEstimate(60);
+  const auto sooner = rig.line_up_picture(1, 1), later = rig.line_up_picture(2, 1);
+  sooner->deadline_ms = 40;
+  later->deadline_ms = 50;
+  EXPECT_EQ(rig.step().crops.at(0).picture, later);
+  EXPECT_EQ(rig.scheduler.take_hopeless_pictures(), std::vector{sooner});
 }
 
 TEST(Scheduler, ASequenceThatLeavesWhileItsStepRunsKeepsItsPagesUntilThen) {

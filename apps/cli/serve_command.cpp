@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 #include <utility>
 
+#include "model_path.h"
 #include "options.h"
 #include "server/server.h"
 #include "values.h"
@@ -76,7 +77,7 @@ void add_load_options(CLI::App& sub, ServeArgs& args) {
 void add_naming_options(CLI::App& sub, ServeArgs& args) {
   server::ServerOptions& server = args.server;
   sub.add_option("--model-name", server.model_name,
-                 "What /v1/models calls the model; its family when not given")
+                 "What /v1/models calls the model; the name it was loaded by when not given")
       ->option_text("NAME");
   add_value(sub, "--metrics-prefix", "PREFIX",
             "Before the names in /metrics; fovea_ when not given, vllm: suits its boards",
@@ -139,15 +140,18 @@ int run_serve(const ServeArgs& args, Terminal& terminal) {
     model.options.request_log = log;
     options.log_content = model.options.log_content = args.log == LogMode::kJsonWithContent;
   }
+  if (options.model_name.empty()) {
+    const Result<std::filesystem::path> path = find_model(model, terminal);
+    if (!path.ok()) return report_failure(path.error(), false, terminal);
+    options.model_name = model_label(model.model, *path);
+  }
   raise_descriptor_limit();
   // The engine's requests end before the server's connections do.
   Result<std::unique_ptr<server::Server>> server = server::Server::create(options);
   if (!server.ok()) return report_failure(server.error(), false, terminal);
   Result<std::unique_ptr<Engine>> engine = load_engine(model, terminal);
   if (!engine.ok()) return report_failure(engine.error(), false, terminal);
-  std::vector<std::string> adapters;
-  for (const auto& [name, path] : model.options.adapters) adapters.push_back(name);
-  (*server)->set_engine(**engine, std::move(adapters));
+  (*server)->set_engine(**engine);
   terminal.out << "Listening on " << (*server)->url() << '\n' << std::flush;
   (*server)->serve();
   engine.value().reset();

@@ -250,6 +250,7 @@ class Checklist(unittest.TestCase):
 
     def test_models_serve_both_readers(self):
         models = self.server.get("/v1/models").json()
+        self.assertEqual([model["id"] for model in models["data"]], ["tiny"])
         self.assertEqual(models["data"][0]["id"], models["models"][0]["id"])
         self.assertEqual(self.server.get("/v1/models/" + models["data"][0]["id"]).json()["object"], "model")
 

@@ -32,6 +32,7 @@ TEST_F(ServiceTest, Caption_AnswersWithTheProtocolsObject) {
   ASSERT_TRUE(request.picture);
   EXPECT_EQ(request.picture->file()->size(), 4U);
   EXPECT_FALSE(request.apply_exif);
+  EXPECT_EQ(request.request_id, "test-id");
 }
 
 TEST_F(ServiceTest, Settings_AreTakenInBothCasesAndFromTheTop) {

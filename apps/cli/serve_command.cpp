@@ -68,6 +68,15 @@ void add_load_options(CLI::App& sub, ServeArgs& args) {
   add_integer(
       sub, "--max-body-mb", 1, "Largest request in MiB, then 413; 48 when not given",
       [&server](int value) { server.max_body_bytes = static_cast<std::size_t>(value) << 20; });
+  add_seconds(sub, "--head-timeout", "For a request's head, and a TLS handshake; 15 when not given",
+              [&server](double value) { server.header_timeout_s = value; });
+  add_seconds(sub, "--body-timeout", "Between two pieces of a body; 30 when not given",
+              [&server](double value) { server.body_timeout_s = value; });
+  add_seconds(sub, "--idle-timeout", "Between two requests of one connection; 75 when not given",
+              [&server](double value) { server.idle_timeout_s = value; });
+  add_seconds(sub, "--write-timeout",
+              "For a client to take a piece of its answer; 30 when not given",
+              [&server](double value) { server.write_timeout_s = value; });
   add_seconds(sub, "--timeout", "Answers that take longer end with 504; no limit when not given",
               [&server](double value) { server.deadline_s = value; });
   add_seconds(sub, "--drain-timeout", "When stopping, wait so long for answers; 30 when not given",

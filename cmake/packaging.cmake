@@ -42,7 +42,14 @@ set(CPACK_PACKAGE_DESCRIPTION "Fovea captions pictures, answers questions about 
 them as boxes and points, with the Moondream vision-language models. It runs on
 the machine that it is installed on; nothing leaves it. A small model that knows
 drawings comes with it.")
-set(CPACK_PACKAGE_CONTACT "The authors of Fovea <fovea@localhost>")
+# Whoever makes the package answers for it: as Debian's tools have it, or else the administrator of the machine.
+if(DEFINED ENV{DEBEMAIL} AND DEFINED ENV{DEBFULLNAME})
+  set(maintainer "$ENV{DEBFULLNAME} <$ENV{DEBEMAIL}>")
+else()
+  set(maintainer "Local administrator <root@localhost>")
+endif()
+set(FOVEA_PACKAGE_MAINTAINER "${maintainer}" CACHE STRING "Whom the Debian package names as its maintainer: NAME <ADDRESS>")
+set(CPACK_PACKAGE_CONTACT "${FOVEA_PACKAGE_MAINTAINER}")
 set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
 set(CPACK_STRIP_FILES ON)
 set(CPACK_DEBIAN_PACKAGE_SECTION graphics)

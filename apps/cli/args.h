@@ -72,6 +72,7 @@ struct BatchArgs {
   std::vector<std::string> lists;  ///< files of paths; "-" is standard input
   bool recursive = false;          ///< also the folders within folders
   std::vector<SkillRequest> questions;
+  std::optional<std::string> json_schema;  ///< of queries: the schema, or the name of its file
   SamplingParams sampling;
   bool apply_exif = true;
   bool tokens = false;

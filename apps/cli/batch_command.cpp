@@ -25,7 +25,7 @@ namespace {
 
 class BatchCommand {
  public:
-  BatchCommand(const BatchArgs& args, Terminal& terminal) : args_(args), terminal_(terminal) {}
+  BatchCommand(BatchArgs args, Terminal& terminal) : args_(std::move(args)), terminal_(terminal) {}
 
   int run() {
     // What is cheap to find wrong is found before a model is loaded.
@@ -52,6 +52,13 @@ class BatchCommand {
 
  private:
   Status prepare() {
+    if (args_.json_schema) {
+      const Result<std::string> schema = read_schema(*args_.json_schema);
+      if (!schema.ok()) return schema.error();
+      for (SkillRequest& question : args_.questions) {
+        if (auto* query = std::get_if<QueryRequest>(&question)) query->json_schema = *schema;
+      }
+    }
     Result<BatchPictures> pictures = find_pictures(args_, terminal_.in);
     if (!pictures.ok()) return std::move(pictures).error();
     pictures_ = std::move(pictures).value();
@@ -158,7 +165,7 @@ class BatchCommand {
     return kExitFailed;
   }
 
-  const BatchArgs& args_;
+  BatchArgs args_;
   Terminal& terminal_;
   BatchPictures pictures_;
   std::string key_;

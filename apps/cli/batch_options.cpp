@@ -8,6 +8,7 @@
 
 #include "options.h"
 #include "utf8.h"
+#include "values.h"
 
 namespace fovea::cli {
 namespace {
@@ -74,7 +75,21 @@ void add_question_options(CLI::App& sub, RawBatchArgs& raw) {
   sub.add_flag("--reasoning", raw.reasoning, "Of queries: let the model think first");
   add_integer(sub, "--max-objects", 1, "Of detect and point: list this many at most",
               [&raw](int value) { raw.max_objects = value; });
-  for (const char* name : {"--skill", "--text", "--length", "--reasoning", "--max-objects"}) {
+  add_repeatable(sub, "--spatial-ref", "X,Y|X1,Y1,X2,Y2",
+                 "Of queries and point: a place that the text is about, as fractions 0..1",
+                 [&raw](const std::string& text) {
+                   Result<SpatialRef> ref = parse_spatial_ref(text);
+                   if (!ref.ok()) return Status(ref.error());
+                   raw.spatial_refs.push_back(*ref);
+                   return Status();
+                 });
+  add_value(sub, "--json-schema", "FILE|TEXT", "Of queries: answer with JSON of this schema",
+            [&raw](const std::string& text) {
+              raw.args.json_schema = text;
+              return Status();
+            });
+  for (const char* name : {"--skill", "--text", "--length", "--reasoning", "--max-objects",
+                           "--spatial-ref", "--json-schema"}) {
     sub.get_option(name)->group("Question");
   }
 }
@@ -153,6 +168,12 @@ Status check_together(const RawBatchArgs& raw) {
   if (raw.max_objects && skill != Skill::kDetect && skill != Skill::kPoint) {
     return usage("--max-objects needs --skill detect or point");
   }
+  if (!raw.spatial_refs.empty() && skill != Skill::kQuery && skill != Skill::kPoint) {
+    return usage("--spatial-ref needs --skill query or point");
+  }
+  if (raw.args.json_schema && skill != Skill::kQuery) {
+    return usage("--json-schema needs --skill query");
+  }
   if (!raw.args.sampling.stop.empty() && (skill == Skill::kDetect || skill == Skill::kPoint)) {
     return usage("--stop needs --skill caption or query");
   }
@@ -165,11 +186,12 @@ SkillRequest make_question(const RawBatchArgs& raw, const std::string& text) {
     case Skill::kCaption:
       return CaptionRequest{raw.length.value_or(CaptionLength::kNormal)};
     case Skill::kQuery:
-      return QueryRequest{.question = text, .reasoning = raw.reasoning};
+      return QueryRequest{
+          .question = text, .reasoning = raw.reasoning, .spatial_refs = raw.spatial_refs};
     case Skill::kDetect:
       return DetectRequest{text, raw.max_objects};
     case Skill::kPoint:
-      return PointRequest{.object = text, .max_objects = raw.max_objects};
+      return PointRequest{text, raw.max_objects, raw.spatial_refs};
   }
   return CaptionRequest{};
 }

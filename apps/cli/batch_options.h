@@ -21,6 +21,7 @@ struct RawBatchArgs {
   std::vector<std::string> texts;
   std::optional<CaptionLength> length;
   std::optional<int> max_objects;
+  std::vector<SpatialRef> spatial_refs;
   bool reasoning = false;
   bool no_exif = false;
 };

@@ -37,8 +37,4 @@ struct BatchPictures {
 /// picture at all.
 Result<BatchPictures> find_pictures(const BatchArgs& args, std::istream& in);
 
-/// The paths in a list: one a line, or one before each zero byte if there are any ("find -print0").
-/// Empty ones and the \r of \r\n are left out.
-std::vector<std::string> split_list(std::string_view text);
-
 }  // namespace fovea::cli

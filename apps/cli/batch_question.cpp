@@ -76,19 +76,36 @@ std::string compatibility_text(const Compatibility& c) {
                      c.embed_text_coordinates, c.pixels_in_fp32, c.separate_reasoning_budget);
 }
 
+// Nothing where there are none, so that keys of older answers hold.
+std::string places_text(const std::vector<SpatialRef>& refs) {
+  std::string text;
+  for (const SpatialRef& ref : refs) {
+    text += " at";
+    std::visit(
+        [&](const auto& numbers) {
+          for (const float number : numbers) text += fmt::format(" {}", number);
+        },
+        ref);
+  }
+  return text;
+}
+
 // A skill and its options, without the text.
 struct SkillText {
   std::string operator()(const CaptionRequest& caption) const {
     return fmt::format("caption {}", static_cast<int>(caption.length));
   }
   std::string operator()(const QueryRequest& query) const {
-    return fmt::format("query {}", or_none(query.reasoning));
+    std::string text =
+        fmt::format("query {}", or_none(query.reasoning)) + places_text(query.spatial_refs);
+    if (query.json_schema) text += " schema " + counted(*query.json_schema);
+    return text;
   }
   std::string operator()(const DetectRequest& detect) const {
     return fmt::format("detect {}", or_none(detect.max_objects));
   }
   std::string operator()(const PointRequest& point) const {
-    return fmt::format("point {}", or_none(point.max_objects));
+    return fmt::format("point {}", or_none(point.max_objects)) + places_text(point.spatial_refs);
   }
 };
 

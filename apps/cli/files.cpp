@@ -18,6 +18,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::size_t kMaxSchemaBytes = std::size_t{1} << 20;
+
 Error io_error(const fs::path& path, const char* verb, int error_number) {
   const ErrorCode code = error_number == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIo;
   return Error{code, fmt::format("cannot {} {}: {}", verb, path.string(),
@@ -116,6 +118,14 @@ Result<std::vector<std::byte>> read_file(const fs::path& path, std::size_t max_b
     bytes.insert(bytes.end(), chunk.begin(), chunk.begin() + count);
     if (bytes.size() > max_bytes) return too_large(path.string() + " is larger", max_bytes);
   }
+}
+
+Result<std::string> read_schema(const std::string& given) {
+  const std::size_t begin = given.find_first_not_of(" \t\r\n");
+  if (begin != std::string::npos && given[begin] == '{') return given;
+  Result<std::vector<std::byte>> bytes = read_file(given, kMaxSchemaBytes);
+  if (!bytes.ok()) return std::move(bytes).error();
+  return std::string(reinterpret_cast<const char*>(bytes->data()), bytes->size());
 }
 
 Result<std::vector<std::byte>> read_stream(std::istream& in, std::size_t max_bytes) {

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <istream>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "fovea/result.h"
@@ -15,6 +16,10 @@ Result<std::vector<std::byte>> read_file(const std::filesystem::path& path, std:
 
 /// The bytes of a stream up to its end; reading stops as soon as there are more than max_bytes.
 Result<std::vector<std::byte>> read_stream(std::istream& in, std::size_t max_bytes);
+
+/// The JSON schema that an option names: the value itself when it begins with a brace, which the
+/// name of a file hardly does; else what is in the file, 1 MiB at most.
+Result<std::string> read_schema(const std::string& given);
 
 /// Whether write_file could work, as far as can be told without writing: worth asking before a long
 /// computation.

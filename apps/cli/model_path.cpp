@@ -6,6 +6,7 @@
 
 #include "hub/known_models.h"
 #include "hub/model_store.h"
+#include "utf8.h"
 
 namespace fovea::cli {
 namespace {
@@ -62,6 +63,16 @@ std::optional<fs::path> find_tiny(const fs::path& executable) {
     if (has_weights(candidate)) return candidate;
   }
   return std::nullopt;
+}
+
+std::string model_label(const std::optional<std::string>& name, const fs::path& found) {
+  if (!name || *name == kTinyName) return kTinyName;
+  std::error_code error;
+  if (!fs::exists(*name, error)) return *name;
+  const fs::path whole = fs::canonical(found, error);
+  if (error) return *name;
+  const fs::path folder = fs::is_directory(whole, error) ? whole : whole.parent_path();
+  return replace_bad_utf8(folder.filename().string());
 }
 
 fs::path executable_path() {

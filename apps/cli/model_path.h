@@ -27,6 +27,10 @@ Result<std::filesystem::path> find_model(const std::optional<std::string>& name,
 /// The folder of the model in the box; nothing when it is not part of this installation.
 std::optional<std::filesystem::path> find_tiny(const std::filesystem::path& executable);
 
+/// What clients call the model that find_model found under this name: a pulled model's name as it
+/// was given, the folder's name of one that is a path, "tiny" for the one in the box.
+std::string model_label(const std::optional<std::string>& name, const std::filesystem::path& found);
+
 /// The path of the running program; empty where the system does not tell.
 std::filesystem::path executable_path();
 

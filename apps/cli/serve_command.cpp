@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 #include <utility>
 
+#include "model_path.h"
 #include "options.h"
 #include "server/server.h"
 #include "values.h"
@@ -67,6 +68,15 @@ void add_load_options(CLI::App& sub, ServeArgs& args) {
   add_integer(
       sub, "--max-body-mb", 1, "Largest request in MiB, then 413; 48 when not given",
       [&server](int value) { server.max_body_bytes = static_cast<std::size_t>(value) << 20; });
+  add_seconds(sub, "--head-timeout", "For a request's head, and a TLS handshake; 15 when not given",
+              [&server](double value) { server.header_timeout_s = value; });
+  add_seconds(sub, "--body-timeout", "Between two pieces of a body; 30 when not given",
+              [&server](double value) { server.body_timeout_s = value; });
+  add_seconds(sub, "--idle-timeout", "Between two requests of one connection; 75 when not given",
+              [&server](double value) { server.idle_timeout_s = value; });
+  add_seconds(sub, "--write-timeout",
+              "For a client to take a piece of its answer; 30 when not given",
+              [&server](double value) { server.write_timeout_s = value; });
   add_seconds(sub, "--timeout", "Answers that take longer end with 504; no limit when not given",
               [&server](double value) { server.deadline_s = value; });
   add_seconds(sub, "--drain-timeout", "When stopping, wait so long for answers; 30 when not given",
@@ -76,7 +86,7 @@ void add_load_options(CLI::App& sub, ServeArgs& args) {
 void add_naming_options(CLI::App& sub, ServeArgs& args) {
   server::ServerOptions& server = args.server;
   sub.add_option("--model-name", server.model_name,
-                 "What /v1/models calls the model; its family when not given")
+                 "What /v1/models calls the model; the name it was loaded by when not given")
       ->option_text("NAME");
   add_value(sub, "--metrics-prefix", "PREFIX",
             "Before the names in /metrics; fovea_ when not given, vllm: suits its boards",
@@ -139,15 +149,18 @@ int run_serve(const ServeArgs& args, Terminal& terminal) {
     model.options.request_log = log;
     options.log_content = model.options.log_content = args.log == LogMode::kJsonWithContent;
   }
+  if (options.model_name.empty()) {
+    const Result<std::filesystem::path> path = find_model(model, terminal);
+    if (!path.ok()) return report_failure(path.error(), false, terminal);
+    options.model_name = model_label(model.model, *path);
+  }
   raise_descriptor_limit();
   // The engine's requests end before the server's connections do.
   Result<std::unique_ptr<server::Server>> server = server::Server::create(options);
   if (!server.ok()) return report_failure(server.error(), false, terminal);
   Result<std::unique_ptr<Engine>> engine = load_engine(model, terminal);
   if (!engine.ok()) return report_failure(engine.error(), false, terminal);
-  std::vector<std::string> adapters;
-  for (const auto& [name, path] : model.options.adapters) adapters.push_back(name);
-  (*server)->set_engine(**engine, std::move(adapters));
+  (*server)->set_engine(**engine);
   terminal.out << "Listening on " << (*server)->url() << '\n' << std::flush;
   (*server)->serve();
   engine.value().reset();

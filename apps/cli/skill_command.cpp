@@ -18,8 +18,6 @@
 namespace fovea::cli {
 namespace {
 
-constexpr std::size_t kMaxSchemaBytes = std::size_t{1} << 20;
-
 // caption, query, detect and point differ in their arguments and in what they print; the way from
 // the picture to the answer is the same.
 class SkillCommand {
@@ -59,8 +57,12 @@ class SkillCommand {
     request.sampling = args_.sampling;
     const auto& adapters = args_.model.options.adapters;
     if (!adapters.empty()) request.adapter = adapters.back().first;
-    Result<std::optional<std::string>> schema = read_schema();
-    if (!schema.ok()) return std::move(schema).error();
+    std::optional<std::string> schema;
+    if (args_.json_schema) {
+      Result<std::string> read = read_schema(*args_.json_schema);
+      if (!read.ok()) return std::move(read).error();
+      schema = std::move(read).value();
+    }
     if (args_.picture) {
       const std::size_t max_bytes = args_.model.options.picture_limits.max_bytes;
       Result<std::vector<std::byte>> bytes = args_.picture->path == "-"
@@ -72,21 +74,10 @@ class SkillCommand {
     std::vector<Request> requests;
     for (const SkillRequest& skill : args_.skills) {
       request.skill = skill;
-      if (auto* query = std::get_if<QueryRequest>(&request.skill)) query->json_schema = *schema;
+      if (auto* query = std::get_if<QueryRequest>(&request.skill)) query->json_schema = schema;
       for (Request& each : repeat(request, args_.num_answers)) requests.push_back(std::move(each));
     }
     return requests;
-  }
-
-  // A schema begins with a brace, which the name of a file hardly does.
-  Result<std::optional<std::string>> read_schema() {
-    if (!args_.json_schema) return std::optional<std::string>();
-    const std::string& given = *args_.json_schema;
-    const std::size_t begin = given.find_first_not_of(" \t\r\n");
-    if (begin != std::string::npos && given[begin] == '{') return std::optional(given);
-    Result<std::vector<std::byte>> bytes = read_file(given, kMaxSchemaBytes);
-    if (!bytes.ok()) return std::move(bytes).error();
-    return std::optional(std::string(reinterpret_cast<const char*>(bytes->data()), bytes->size()));
   }
 
   // Several questions, or several answers: side by side in the engine, printed in their order.

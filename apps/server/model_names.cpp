@@ -40,11 +40,11 @@ ApiError unknown_model(const std::string& name) {
 
 }  // namespace
 
-ModelNames::ModelNames(std::string name, const ModelInfo& info, std::vector<std::string> adapters)
-    : base_(name.empty() ? info.family : std::move(name)),
-      family_(info.family),
-      max_context_(info.max_context),
-      adapters_(std::move(adapters)),
+ModelNames::ModelNames(std::string name, const Engine& engine)
+    : engine_(engine),
+      base_(name.empty() ? engine.info().family : std::move(name)),
+      family_(engine.info().family),
+      max_context_(engine.info().max_context),
       created_s_(std::chrono::duration_cast<std::chrono::seconds>(
                      std::chrono::system_clock::now().time_since_epoch())
                      .count()) {}
@@ -57,10 +57,17 @@ bool ModelNames::is_base(std::string_view name) const {
   return family_ == "moondream-0.5b" && short_name == "moondream-0_5b";
 }
 
+std::vector<std::string> ModelNames::adapters() const {
+  std::vector<std::string> names;
+  for (AdapterInfo& adapter : engine_.adapters()) names.push_back(std::move(adapter.name));
+  return names;
+}
+
 std::variant<std::string, ApiError> ModelNames::find_adapter(const std::string& name) const {
   const std::string without_step = name.substr(0, name.rfind('@'));
+  const std::vector<std::string> known = adapters();
   for (const std::string& wanted : {name, without_step}) {
-    if (std::find(adapters_.begin(), adapters_.end(), wanted) != adapters_.end()) return wanted;
+    if (std::find(known.begin(), known.end(), wanted) != known.end()) return wanted;
   }
   return unknown_model(name);
 }
@@ -102,12 +109,13 @@ json::object ModelNames::list() const {
         {"version", json::string(version())}});
   };
   add(base_, false);
-  for (const std::string& adapter : adapters_) add(adapter, true);
+  for (const std::string& adapter : adapters()) add(adapter, true);
   return {{"object", "list"}, {"data", std::move(data)}, {"models", std::move(models)}};
 }
 
 std::variant<json::object, ApiError> ModelNames::entry(const std::string& id) const {
-  const bool is_adapter = std::find(adapters_.begin(), adapters_.end(), id) != adapters_.end();
+  const std::vector<std::string> known = adapters();
+  const bool is_adapter = std::find(known.begin(), known.end(), id) != known.end();
   if (is_adapter || is_base(id)) return entry_of(id, is_adapter);
   return unknown_model(id);
 }

@@ -14,11 +14,11 @@
 namespace fovea::server {
 
 /// The names that `model` may have in a request: the loaded model's own, those under which clients
-/// know its family, and its adapters. Immutable.
+/// know its family, and the adapters that the engine has at that moment. Thread-safe.
 class ModelNames {
  public:
-  /// `name` is the model's own; empty: its family's.
-  ModelNames(std::string name, const ModelInfo& info, std::vector<std::string> adapters);
+  /// `name` is the model's own; empty: its family's. The engine outlives this.
+  ModelNames(std::string name, const Engine& engine);
 
   const std::string& base() const { return base_; }
 
@@ -34,13 +34,14 @@ class ModelNames {
 
  private:
   bool is_base(std::string_view name) const;
+  std::vector<std::string> adapters() const;
   std::variant<std::string, ApiError> find_adapter(const std::string& name) const;
   boost::json::object entry_of(const std::string& id, bool is_adapter) const;
 
+  const Engine& engine_;
   std::string base_;
   std::string family_;
   int max_context_;
-  std::vector<std::string> adapters_;
   std::int64_t created_s_;
 };
 

@@ -105,6 +105,7 @@ void handle_skill(const Context& context, wire::Skill skill, const HttpRequest& 
   if (const auto* error = std::get_if<ApiError>(&adapter)) return fail(*error);
   wanted.request.adapter = std::get<std::string>(std::move(adapter));
 
+  wanted.request.request_id = request.id;
   log_content(context, request.id, wanted.request.skill);
   const bool writes_text = skill == wire::Skill::kCaption || skill == wire::Skill::kQuery;
   with_picture(

@@ -47,6 +47,7 @@ void answer_chat(const Context& context, ChatFormat format, ChatRequest chat,
     return responder->respond(error_response(*error));
   }
   chat.request.adapter = std::get<std::string>(std::move(adapter));
+  chat.request.request_id = request.id;
   log_content(context, request.id, chat.request.skill);
   ChatAnswerOptions options{
       .format = format,

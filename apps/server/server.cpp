@@ -44,9 +44,7 @@ class Server::Impl {
     return {};
   }
 
-  void set_engine(Engine& engine, std::vector<std::string> adapters) {
-    service_.set_engine(engine, std::move(adapters));
-  }
+  void set_engine(Engine& engine) { service_.set_engine(engine); }
 
   void serve() {
     {
@@ -202,9 +200,7 @@ Result<std::unique_ptr<Server>> Server::create(const ServerOptions& options) {
   return std::unique_ptr<Server>(new Server(std::move(impl)));
 }
 
-void Server::set_engine(Engine& engine, std::vector<std::string> adapters) {
-  impl_->set_engine(engine, std::move(adapters));
-}
+void Server::set_engine(Engine& engine) { impl_->set_engine(engine); }
 void Server::serve() { impl_->serve(); }
 void Server::stop() { impl_->stop(); }
 std::uint16_t Server::port() const { return impl_->port(); }

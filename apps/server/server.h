@@ -23,7 +23,7 @@ class Server {
   Server& operator=(const Server&) = delete;
 
   /// From now on the engine answers. It outlives serve().
-  void set_engine(Engine& engine, std::vector<std::string> adapters);
+  void set_engine(Engine& engine);
 
   /// Returns once SIGINT, SIGTERM or stop() came and what was running has been answered, or the
   /// time for that is up; a second signal ends it at once. No network thread runs afterwards.

@@ -21,7 +21,7 @@ struct ServerOptions {
   std::vector<std::string> cors_origins;           ///< web pages that may ask; "*" is all of them
   std::vector<std::string> url_hosts;  ///< hosts that pictures are fetched from; empty: none are
   bool allow_private_urls = false;     ///< of those hosts also the ones in private networks
-  std::string model_name;              ///< as /v1/models lists it; empty: the model's family
+  std::string model_name;              ///< as /v1/models lists it; empty: its family's name
   std::string metrics_prefix = "fovea_";
 
   int num_threads = 2;  ///< network threads

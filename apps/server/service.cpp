@@ -30,10 +30,8 @@ struct Service::Ready {
   ModelNames models;
   Context context;
 
-  Ready(Engine& engine, const ServerOptions& options, UrlFetcher* fetcher,
-        std::vector<std::string> adapters)
-      : models(options.model_name, engine.info(), std::move(adapters)),
-        context{engine, models, options, fetcher} {}
+  Ready(Engine& engine, const ServerOptions& options, UrlFetcher* fetcher)
+      : models(options.model_name, engine), context{engine, models, options, fetcher} {}
 };
 
 Service::Service(const ServerOptions& options, UrlFetcher* fetcher)
@@ -45,8 +43,8 @@ Service::Service(const ServerOptions& options, UrlFetcher* fetcher)
 
 Service::~Service() = default;
 
-void Service::set_engine(Engine& engine, std::vector<std::string> adapters) {
-  owned_ = std::make_unique<const Ready>(engine, options_, fetcher_, std::move(adapters));
+void Service::set_engine(Engine& engine) {
+  owned_ = std::make_unique<const Ready>(engine, options_, fetcher_);
   ready_ = owned_.get();
 }
 

@@ -29,7 +29,7 @@ class Service {
 
   /// Until then, what needs the model is answered with 503. Called once; the engine outlives every
   /// request.
-  void set_engine(Engine& engine, std::vector<std::string> adapters);
+  void set_engine(Engine& engine);
 
   /// From now on new work is answered with 503; what runs goes on.
   void drain() { is_draining_ = true; }

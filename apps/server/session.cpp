@@ -30,7 +30,10 @@ class Session : public std::enable_shared_from_this<Session<Stream>> {
  public:
   template <class... Args>
   explicit Session(SessionShared& shared, Args&&... args)
-      : shared_(shared), stream_(std::forward<Args>(args)...), event_(stream_.get_executor()) {
+      : shared_(shared),
+        stream_(std::forward<Args>(args)...),
+        event_(stream_.get_executor()),
+        patience_(stream_.get_executor()) {
     ++shared_.num_connections;
     shared_.service.metrics().add_connections(1);
   }
@@ -95,15 +98,36 @@ class Session : public std::enable_shared_from_this<Session<Stream>> {
     co_return buffer_.size() > 0 && !is_gone_;
   }
 
+  // Bounds the reads up to end_reading(). The stream's own timer would close the connection, and
+  // the client would never hear why.
+  void begin_reading(double timeout_s) {
+    lowest().expires_never();
+    is_too_slow_ = false;
+    patience_.expires_after(seconds(timeout_s));
+    patience_.async_wait(
+        [self = this->shared_from_this(), idx = ++reading_idx_](ErrorCodeOf ended) {
+          // It may have run out while the end of the reading was on its way here.
+          if (ended || idx != self->reading_idx_) return;
+          self->is_too_slow_ = true;
+          self->lowest().cancel();
+        });
+  }
+
+  void end_reading() {
+    ++reading_idx_;
+    patience_.cancel();
+  }
+
   // One request and its answer. False when the connection ends with it.
   net::awaitable<bool> serve_one() {
     exchange_ = ExchangeRecord();
     Parser parser;
     parser.header_limit(kMaxHeaderBytes);
     parser.body_limit(options().max_body_bytes);
-    lowest().expires_after(seconds(options().header_timeout_s));
+    begin_reading(options().header_timeout_s);
     const auto [failure, num_read] =
         co_await http::async_read_header(stream_, buffer_, parser, kAwait);
+    end_reading();
     HttpRequest request = make_request(parser.get());
     version_ = parser.get().version();
     if (failure) co_return co_await refuse_unread(request, read_error(failure));
@@ -132,20 +156,25 @@ class Session : public std::enable_shared_from_this<Session<Stream>> {
     const auto deadline =
         std::chrono::steady_clock::now() + seconds(options().body_timeout_s * kBodyTimeouts);
     while (!parser.is_done()) {
-      lowest().expires_after(seconds(options().body_timeout_s));
+      begin_reading(options().body_timeout_s);
       const auto [failure, num_read] =
           co_await http::async_read_some(stream_, buffer_, parser, kAwait);
+      end_reading();
       if (failure) co_return read_error(failure);
       if (!share.grow_to(parser.get().body().size())) {
         co_return error_response({429, "rate_limit_error", "queue_full",
                                   "too many large requests are being read", "", 1});
       }
       if (std::chrono::steady_clock::now() > deadline) {
-        co_return error_response({408, "invalid_request_error", "request_timeout",
-                                  "the request's body came too slowly", ""});
+        co_return too_slow();
       }
     }
     co_return std::nullopt;
+  }
+
+  static HttpResponse too_slow() {
+    return error_response(
+        {408, "invalid_request_error", "request_timeout", "the request came too slowly", ""});
   }
 
   // What to say about a request that could not be read; nothing when nobody listens.
@@ -160,10 +189,7 @@ class Session : public std::enable_shared_from_this<Session<Stream>> {
       return error_response({431, "invalid_request_error", "header_too_large",
                              "the request's head exceeds 16 KiB", ""});
     }
-    if (failure == beast::error::timeout) {
-      return error_response(
-          {408, "invalid_request_error", "request_timeout", "the request came too slowly", ""});
-    }
+    if (is_too_slow_) return too_slow();
     if (failure == http::error::end_of_stream || failure == http::error::partial_message) {
       return std::nullopt;
     }
@@ -290,7 +316,7 @@ class Session : public std::enable_shared_from_this<Session<Stream>> {
     std::string bytes = head_text(request, std::move(response), length);
     if (request.method != "HEAD") bytes += body;
     const bool sent = co_await send(std::move(bytes));
-    note(request, status);
+    note(request, sent ? status : 499);
     co_return sent&& keeps_alive_;
   }
 
@@ -309,12 +335,15 @@ class Session : public std::enable_shared_from_this<Session<Stream>> {
 
   SessionShared& shared_;
   Stream stream_;
-  net::steady_timer event_;  // its cancellation says that something has changed
+  net::steady_timer event_;     // its cancellation says that something has changed
+  net::steady_timer patience_;  // with the reading that goes on
   beast::flat_buffer buffer_;
   std::shared_ptr<Outbox> outbox_;  // of the request that is being answered
   ExchangeRecord exchange_;
   unsigned version_ = 11;
   bool keeps_alive_ = false;
+  std::uint64_t reading_idx_ = 0;
+  bool is_too_slow_ = false;  // the reading ended because its time was up
   bool is_watching_ = false;
   bool is_gone_ = false;
 };

@@ -1,6 +1,7 @@
 #include "base64.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <limits>
 #include <openssl/evp.h>
 
@@ -51,7 +52,8 @@ std::optional<std::vector<std::byte>> decode_base64(std::string_view text) {
                                       reinterpret_cast<const unsigned char*>(plain->data()),
                                       static_cast<int>(plain->size()));
   if (written < 0) return std::nullopt;
-  bytes.resize(bytes.size() - padding);  // the library counts what the padding stands for
+  // The library counts what the padding stands for.
+  bytes.erase(bytes.end() - static_cast<std::ptrdiff_t>(padding), bytes.end());
   return bytes;
 }
 

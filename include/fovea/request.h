@@ -99,6 +99,7 @@ struct Request {
   std::string adapter{};                ///< name of an adapter that the engine has; empty = none
   int priority = 0;                     ///< -100..100; each step is worth a second of waiting
   std::optional<double> deadline_ms{};  ///< > 0, from submission; then it fails (kDeadlineExceeded)
+  std::string request_id{};  ///< the caller's name for it in the request log; empty = none
 };
 
 /// The same request `count` times, for several answers (the `n` of other interfaces): run them with

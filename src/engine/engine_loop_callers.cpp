@@ -74,6 +74,7 @@ Result<std::uint64_t> EngineLoop::line_up_at_door(Request& request, Callbacks& c
   message.record.received = std::chrono::system_clock::now();
   message.record.skill = skill_name(a.request.skill);
   message.record.adapter = a.request.adapter;
+  message.record.request_id = a.request.request_id;
   // All that its end will need is made here, where there being no memory for it is the caller's to
   // hear: the place among the requests, the last message, the letter that cancels it.
   const std::uint64_t id = a.id;

@@ -52,6 +52,7 @@ void RequestLog::write(const RequestRecord& record) const {
   Line line;
   line.add_string("time", utc(record.received));
   line.add_string("id", record.id);
+  if (!record.request_id.empty()) line.add_string("request_id", record.request_id);
   line.add_string("skill", record.skill);
   if (!record.adapter.empty()) line.add_string("adapter", record.adapter);
   if (record.error) {
@@ -71,9 +72,8 @@ void RequestLog::write(const RequestRecord& record) const {
   line.add_ms("decode_ms", usage.decode_ms);
   line.add_ms("ttft_ms", usage.ttft_ms);
   line.add_ms("total_ms", usage.total_ms);
-  if (detail_ == Detail::kContent) {
-    if (record.error) line.add_string("error_message", record.error->message);
-    line.add_string("prompt", record.prompt);
+  if (detail_ == Detail::kContent && record.error) {
+    line.add_string("error_message", record.error->message);
   }
   sink_(line.take());
 }

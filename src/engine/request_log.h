@@ -14,19 +14,19 @@ namespace fovea {
 /// What is said about one request once it has ended.
 struct RequestRecord {
   std::chrono::system_clock::time_point received;  ///< printed in UTC
-  std::string id;
+  std::string id;                                  ///< the engine's
+  std::string request_id;                          ///< the caller's; empty: none
   std::string_view skill;
   std::string adapter;  ///< empty: none
   Usage usage;          ///< what of it is known
   FinishReason finish_reason = FinishReason::kStop;
   std::optional<Error> error;  ///< then there is no finish reason
   bool image_cached = false;   ///< the picture's embeddings were at hand
-  std::string prompt;          ///< the caller's words; printed only on request
 };
 
 /// One line of JSON for each request. Says what it cost and how it ended, never what was asked,
-/// shown or answered, unless `kContent` is chosen: then the caller's words and the error's message,
-/// which may quote them, are added. One thread at a time.
+/// shown or answered, unless `kContent` is chosen: then the error's message, which may quote the
+/// caller, is added. One thread at a time.
 class RequestLog {
  public:
   enum class Detail { kMetadata, kContent };

@@ -285,6 +285,30 @@ class Batch(unittest.TestCase):
         self.assertEqual(self.detect().code, OK)
         self.assertEqual(len(self.answers()), 20)
 
+    # ---- questions with a place or a schema
+
+    def test_places_and_schemas_are_those_of_the_single_commands(self):
+        shutil.copy(PICTURE, self.folder / "in")
+        picture = self.folder / "in" / PICTURE.name
+        schema = self.folder / "schema.json"
+        schema.write_text('{"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}')
+        asked = [("query", "How many clouds?", ["--json-schema", schema, "--temperature", 0]),
+                 ("query", "What is this?", ["--spatial-ref", "0.7,0.55", "--spatial-ref", "0,0,1,0.5"]),
+                 ("point", "boat", ["--spatial-ref", "0.7,0.55"])]
+        for skill, text, options in asked:
+            self.assertEqual(self.batch("in", "--skill", skill, "--text", text, "--overwrite", *options).code, OK)
+            [line] = read_lines(self.out)
+            alone = run(skill, picture, text, "--json", *options).json()
+            key = "answer" if skill == "query" else "points"
+            self.assertEqual(line[key], alone[key])
+            if "--json-schema" in options:
+                self.assertIsInstance(json.loads(line["answer"])["n"], int)
+        # Another place is another question.
+        self.assertEqual(self.batch("in", "--skill", "point", "--text", "boat", "--spatial-ref", "0.1,0.1").code, FAILED)
+        missing = self.batch("in", "--skill", "query", "--text", "?", "--overwrite", "--json-schema", "none.json")
+        self.assertEqual(missing.code, FAILED)
+        self.assertIn("none.json", missing.err)
+
     # ---- what it refuses
 
     def test_a_changed_question_does_not_mix(self):

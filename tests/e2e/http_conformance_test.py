@@ -1,9 +1,12 @@
 """The conformance checklist of the HTTP API, point by point, against the model in the box. Points that need a shipped
-client are in clients_test.py."""
+client are in moondream_client_test.py and openai_client_test.py; there is none for the Node clients, whose bytes point 4 sends."""
 
 import base64
 import json
 import re
+import shutil
+import socket
+import subprocess
 import unittest
 from pathlib import Path
 
@@ -60,6 +63,20 @@ class Checklist(unittest.TestCase):
         self.assertEqual(events[-1]["answer"], "two")
         self.assertIn("answer", self.ask("/v1/query", question="Hello?").json())
 
+    def test_02_thoughts_come_whole_in_the_last_event(self):
+        # A small random checkpoint of a model that can reason; the one in the box cannot.
+        picture = data_uri(program.data().joinpath("md2-gqa", "image_640x480.png").read_bytes())
+        body = {"image_url": picture, "question": "How many?", "reasoning": True,
+                "settings": {"temperature": 0, "max_tokens": 24}}
+        with Server("--model", program.data() / "md2-gqa", "--dtype", "f32") as server:
+            whole = server.post("/v1/query", body).json()
+            events = server.post("/v1/query", {**body, "stream": True}).events()
+            self.assertNotIn("reasoning", server.post("/v1/query", {**body, "reasoning": False}).json())
+        self.assertEqual(set(whole["reasoning"]), {"text", "grounding"})
+        self.assertEqual(events[-1]["reasoning"], whole["reasoning"])
+        self.assertEqual(events[-1]["answer"], whole["answer"])
+        self.assertEqual("".join(event["chunk"] for event in events), whole["answer"])
+
     # 3
     def test_03_detect_and_point_and_no_segmentation(self):
         found = self.ask("/v1/detect", image_url=self.image, object="cloud").json()["objects"]
@@ -70,8 +87,17 @@ class Checklist(unittest.TestCase):
         self.assertEqual(self.ask("/v1/detect", image_url=self.image, obj="dog").json()["objects"], [])
         point = self.ask("/v1/point", image_url=self.image, object="boat", stream=True).json()
         self.assertEqual((len(point["points"]), point["count"]), (1, 1))
-        refused = self.ask("/v1/segment", 501, image_url=self.image, object="cloud")
-        self.assertEqual(refused.error(), ("not_supported_error", None, "skill_not_supported"))
+        for more in ({}, {"stream": True}, {"spatial_refs": [[0.5, 0.5]], "settings": {"maxTokens": 512}}):
+            refused = self.ask("/v1/segment", 501, image_url=self.image, object="cloud", **more)
+            self.assertEqual(refused.error(), ("not_supported_error", None, "skill_not_supported"))
+
+    def test_03_places_in_the_picture(self):
+        places = [[0.7, 0.55], [0.1, 0.1, 0.4, 0.6]]
+        self.ask("/v1/query", image_url=self.image, question="What is this?", spatial_refs=places)
+        self.ask("/v1/point", image_url=self.image, object="boat", spatial_refs=places)
+        for wrong in ([[0.7, 1.5]], [[0.4, 0.1, 0.1, 0.6]], [[0.1, 0.2, 0.3]], "0.5,0.5"):
+            refused = self.ask("/v1/query", 400, image_url=self.image, question="?", spatial_refs=wrong)
+            self.assertEqual(refused.error()[1], "spatial_refs", wrong)
 
     # 4
     def test_04_what_the_node_client_sends(self):
@@ -93,6 +119,8 @@ class Checklist(unittest.TestCase):
         events = self.stream("/v1/chat/completions", messages=[{"role": "user", "content": "Wie heißt 月 🌙?"}],
                              max_tokens=20, temperature=3, seed=3)  # events() decodes as ASCII
         self.assertEqual(events[-1], "[DONE]")
+        for event in self.stream("/v1/query", question="Wie heißt 月 🌙?", max_tokens=200, temperature=50, top_p=1):
+            event["chunk"].encode()  # no half of a pair
 
     # 7
     def test_07_mistakes_have_their_status_and_an_error_object(self):
@@ -203,6 +231,17 @@ class Checklist(unittest.TestCase):
         self.assertIn(b"200 OK", read_all(client))
         client.close()
 
+    @unittest.skipUnless(shutil.which("curl"), "no curl")
+    def test_11_curl_sends_a_large_body_without_a_pause(self):
+        body = json.dumps({"question": "?", "max_tokens": 1, "padding": "x" * (3 << 20)}).encode()
+        # It would wait a minute for the word to go on.
+        done = subprocess.run(["curl", "-sS", "--expect100-timeout", "60", "-H", "Expect: 100-continue", "--data-binary", "@-",
+                               "-w", "%{http_code} %{time_total}", "-o", "/dev/null", self.server.url + "/v1/query"],
+                              input=body, capture_output=True, timeout=program.TIMEOUT_S)
+        status, time_s = done.stdout.split()
+        self.assertEqual((status, done.stderr), (b"200", b""))
+        self.assertLess(float(time_s), 60)
+
     # 12
     def test_12_chunked_bodies_and_kept_connections(self):
         connection = self.server.connect()
@@ -232,6 +271,30 @@ class Checklist(unittest.TestCase):
         self.assertEqual(self.server.get("/health").json()["status"], "ok")
         self.assertRegex(self.server.get("/version").json()["version"], r"^\d+\.\d+\.\d+$")
 
+    def test_13_health_is_503_while_the_model_loads(self):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        for _ in range(20):  # on a busy machine the model may be there before we have asked
+            starting = subprocess.Popen([program.executable(), "serve", "--port", str(port)], stdout=subprocess.PIPE,
+                                        stderr=subprocess.DEVNULL)
+            answers = []
+            while not answers or answers[-1][0] != 200:
+                self.assertIsNone(starting.poll())
+                try:
+                    with socket.create_connection(("127.0.0.1", port)) as client:
+                        client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                        head, _, body = read_all(client).partition(b"\r\n\r\n")
+                    answers.append((int(head.split()[1]), head, json.loads(body)))
+                except ConnectionRefusedError:
+                    pass
+            starting.terminate()
+            starting.communicate(timeout=program.TIMEOUT_S)
+            if answers[0][0] == 503:
+                break
+        status, head, body = answers[0]
+        self.assertEqual((status, body["status"], body["error"]["code"]), (503, "starting", "loading"))
+        self.assertIn(b"Retry-After: 1", head)
+
     def test_13_the_grafana_board_shows_metrics_that_exist(self):
         text = self.server.get("/metrics").body.decode()
         board = BOARD.read_text()
@@ -250,6 +313,7 @@ class Checklist(unittest.TestCase):
 
     def test_models_serve_both_readers(self):
         models = self.server.get("/v1/models").json()
+        self.assertEqual([model["id"] for model in models["data"]], ["tiny"])
         self.assertEqual(models["data"][0]["id"], models["models"][0]["id"])
         self.assertEqual(self.server.get("/v1/models/" + models["data"][0]["id"]).json()["object"], "model")
 

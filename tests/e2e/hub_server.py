@@ -8,6 +8,7 @@ import hashlib
 import http.server
 import json
 import re
+import socket
 import ssl
 import threading
 from urllib.parse import unquote, urlsplit
@@ -185,6 +186,50 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", "0")
         self.end_headers()
+
+
+class Proxy:
+    """Lets TLS through to whom a client asks for. `connected` are the addresses that were asked for."""
+
+    def __init__(self):
+        self.connected = []
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Tunnel)
+        self.server.daemon_threads = True
+        self.server.owner = self
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Tunnel(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_CONNECT(self):
+        self.server.owner.connected.append(self.path)
+        host, _, port = self.path.rpartition(":")
+        with socket.create_connection((host, int(port))) as other:
+            self.send_response(200)
+            self.end_headers()
+            back = threading.Thread(target=self.pump, args=(other, self.connection), daemon=True)
+            back.start()
+            self.pump(self.connection, other)
+            back.join()
+        self.close_connection = True
+
+    @staticmethod
+    def pump(source, target):
+        try:
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
 
 
 # ---- faults: what a server does instead

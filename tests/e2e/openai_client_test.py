@@ -31,8 +31,9 @@ class OpenAiClient(unittest.TestCase):
 
     def test_lists_models(self):
         models = list(self.client.models.list())
-        self.assertEqual([model.id for model in models], ["moondream2"])
-        self.assertEqual(self.client.models.retrieve("moondream2").owned_by, "local")
+        self.assertEqual([model.id for model in models], ["tiny"])
+        for name in ("tiny", "moondream2"):
+            self.assertEqual(self.client.models.retrieve(name).owned_by, "local")
 
     def test_chats_about_a_picture(self):
         answer = self.ask(model="moondream2", messages=about_picture(), temperature=0)

@@ -417,6 +417,20 @@ class Refusals(PullCase):
             self.assertEqual(self.hub.asked_for(WEIGHTS), [])
 
 
+class PlainProxies(PullCase):
+    def test_are_asked_for_hubs_but_not_for_those_that_no_proxy_names(self):
+        environment = {**self.environment, "http_proxy": self.hub.url, "no_proxy": "127.0.0.1"}
+        # The hub is the proxy as well. It sends us to its store, which no_proxy names.
+        self.assert_pulled(self.fovea("pull", "moondream2", "--endpoint", "http://hub.invalid", env=environment))
+        for asked in self.hub.requests:
+            self.assertEqual(asked.path.startswith("http://hub.invalid/"), asked.server == "hub", asked.path)
+
+    def test_that_do_not_answer_are_named(self):
+        environment = {**self.environment, "http_proxy": "http://127.0.0.1:9"}
+        self.assert_fails(self.fovea("pull", "moondream2", "--endpoint", "http://hub.invalid", "--retries", 0,
+                                     env=environment), "127.0.0.1", "9")
+
+
 @unittest.skipUnless(shutil.which("openssl"), "openssl is not installed")
 class Encrypted(PullCase):
     def certificate(self):
@@ -427,6 +441,23 @@ class Encrypted(PullCase):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)
         return certificate, context
+
+    def test_goes_through_a_proxy(self):
+        certificate, context = self.certificate()
+        hub = self.start_hub(ssl_context=context, store_ssl_context=context)
+        hub.repositories = self.hub.repositories
+        proxy = hub_server.Proxy()
+        self.addCleanup(proxy.stop)
+        environment = {name: value for name, value in self.environment.items() if name != "no_proxy"}
+        ask = lambda **more: self.pull("--ca-file", certificate, hub=hub, env={**environment, **more})
+
+        self.assert_pulled(ask(HTTPS_PROXY=proxy.url))
+        self.assertEqual(set(proxy.connected), {server.url.removeprefix("https://") for server in (hub.hub, hub.store)})
+
+        proxy.connected.clear()
+        self.fovea("models", "rm", "moondream2")
+        self.assert_pulled(ask(https_proxy=proxy.url, NO_PROXY="example.org,127.0.0.1"))
+        self.assertEqual(proxy.connected, [])
 
     def test_trusts_the_named_certificates_only(self):
         certificate, context = self.certificate()

@@ -68,6 +68,81 @@ class Crowd(unittest.TestCase):
             deaf.close()
 
 
+class SlowClients(unittest.TestCase):
+    """Whoever takes too long hears why, if it listens, and makes room."""
+
+    HEAD = b"POST /v1/query HTTP/1.1\r\nHost: localhost\r\n"
+
+    def server(self, *args):
+        server = Server("--log", "json", *args)
+        self.addCleanup(server.__exit__)
+        return server
+
+    def assert_request_timeout(self, client):
+        answer = read_all(client)  # ends: the connection is closed from there
+        client.close()
+        head, _, body = answer.partition(b"\r\n\r\n")
+        self.assertTrue(head.startswith(b"HTTP/1.1 408 "), answer)
+        self.assertIn(b"Connection: close", head)
+        self.assertEqual(json.loads(body)["error"]["code"], "request_timeout")
+
+    def test_a_head_that_does_not_end_is_408(self):
+        server = self.server("--head-timeout", 0.3)
+        self.assert_request_timeout(server.raw(self.HEAD))
+
+    def test_a_head_that_trickles_is_408(self):
+        server = self.server("--head-timeout", 1)
+        client = server.raw(self.HEAD)
+        client.settimeout(0.1)
+        for _ in range(3000):  # a byte now and then does not buy more time
+            try:
+                client.sendall(b"X")
+                if client.recv(1, socket.MSG_PEEK):
+                    break
+            except TimeoutError:
+                pass
+        client.settimeout(None)
+        self.assert_request_timeout(client)
+
+    def test_a_body_that_pauses_too_long_is_408(self):
+        server = self.server("--body-timeout", 0.3)
+        self.assert_request_timeout(server.raw(self.HEAD + b"Content-Length: 100\r\n\r\n{"))
+        self.assert_request_timeout(server.raw(self.HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"))
+        self.assertEqual(server.metric("fovea_http_requests_total"), 2)
+
+    def test_a_body_that_trickles_for_ever_is_408(self):
+        server = self.server("--body-timeout", 0.2)  # ten times that for the whole
+        client = server.raw(self.HEAD + b"Content-Length: 100000\r\n\r\n{")
+        client.settimeout(0.02)
+        for _ in range(30000):
+            try:
+                client.sendall(b" ")
+                if client.recv(1, socket.MSG_PEEK):
+                    break
+            except TimeoutError:
+                pass
+        client.settimeout(None)
+        self.assert_request_timeout(client)
+
+    def test_a_connection_without_a_request_is_closed(self):
+        for idle in ("--head-timeout", "--idle-timeout"):  # before the first request, and between two
+            server = self.server(idle, 0.3)
+            client = server.raw(b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n" if idle == "--idle-timeout" else b"")
+            answer = read_all(client)
+            client.close()
+            self.assertEqual(answer.startswith(b"HTTP/1.1 200"), idle == "--idle-timeout")
+
+    def test_a_reader_that_takes_nothing_is_cut_off(self):
+        server = self.server("--write-timeout", 0.3)
+        client = server.raw()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        # More than any buffer on the way holds.
+        client.sendall(b"GET /page/app.js HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2000)
+        server.wait_for(lambda: server.metric("fovea_http_connections") == 1, "the reader is still connected")
+        self.assertIn('"status":499', server.logged())
+        client.close()
+
+
 class BrokenRequests(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -234,7 +309,10 @@ class LifeCycle(unittest.TestCase):
                 server.terminate()
                 server.process.wait(60)
                 lines = [json.loads(line) for line in server.logged().splitlines()]
-                self.assertIn("my-id", [line.get("request_id") for line in lines])
+                # The engine's line (skill), the server's (route), and that with the words.
+                named = {key for line in lines if line.get("request_id") == "my-id" for key in line}
+                self.assertLessEqual({"skill", "route"}, named)
+                self.assertEqual("question" in named, has_words)
                 self.assertEqual("passport" in server.logged(), has_words)
 
     def test_speaks_tls(self):

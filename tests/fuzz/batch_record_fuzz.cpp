@@ -1,5 +1,6 @@
-// A line of a batch's results, read when a run goes on: what is accepted says the same once it is
-// written and read again.
+// What a batch reads beside pictures: a line of its results when a run goes on, and a list of
+// paths; the same bytes are read as both. A line that is accepted says the same once it is written
+// and read again.
 
 #include <cstddef>
 #include <cstdint>
@@ -9,6 +10,7 @@
 
 #include "fovea/engine.h"
 
+#include "path_list.h"
 #include "wire/batch_record.h"
 
 namespace fovea {
@@ -35,7 +37,13 @@ void check(bool holds, const std::string& line) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace fovea::wire;
-  const auto record = parse_batch_record({reinterpret_cast<const char*>(data), size});
+  const std::string_view text(reinterpret_cast<const char*>(data), size);
+  for (const std::string& path : fovea::cli::split_list(text)) {
+    const char separator = text.find('\0') == std::string_view::npos ? '\n' : '\0';
+    check(!path.empty() && path.find(separator) == std::string::npos, path);
+    check(text.find(path) != std::string_view::npos, path);
+  }
+  const auto record = parse_batch_record(text);
   if (!record.ok()) return 0;
   if (record->answer.ok() && record->skill != skill_name(skill_of(record->skill))) std::abort();
   const std::string line = batch_record_json(*record, skill_of(record->skill), TokenIds::kLeaveOut);

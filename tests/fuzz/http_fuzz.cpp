@@ -50,7 +50,8 @@ struct Fixture {
     fake.info.family = "moondream2";
     fake.pieces = {"A", " moon"};
     fake.response = Response{};
-    service.set_engine(*engine, {"birds"});
+    fake.adapters = {{.name = "birds", .path = {}}};
+    service.set_engine(*engine);
   }
 };
 

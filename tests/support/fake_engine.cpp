@@ -91,6 +91,8 @@ std::string Engine::token_bytes(std::int32_t id) const {
   return std::string(1, static_cast<char>(id));
 }
 
+std::vector<AdapterInfo> Engine::adapters() const { return testing::fake_engine().adapters; }
+
 EngineStats Engine::stats() const { return testing::fake_engine().stats; }
 
 std::string Engine::metrics_text() const {

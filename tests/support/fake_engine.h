@@ -28,6 +28,7 @@ struct FakeEngine {
   std::function<Result<std::uint64_t>(const Request&, Callbacks)> on_submit;
   std::function<void(std::uint64_t)> on_cancel;
   EngineStats stats;
+  std::vector<AdapterInfo> adapters;
 
   // What the calls were given.
   std::vector<EngineOptions> created;

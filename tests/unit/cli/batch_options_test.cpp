@@ -1,4 +1,6 @@
+#include <array>
 #include <gmock/gmock.h>
+#include <set>
 
 #include "args.h"
 #include "batch_question.h"
@@ -85,6 +87,22 @@ TEST(BatchOptions, EveryOptionReachesItsField) {
   EXPECT_FLOAT_EQ(args.sampling.temperature.value(), 0.5F);
 }
 
+TEST(BatchOptions, PlacesAndASchemaReachTheirQuestions) {
+  const BatchArgs query = batch_args({"batch", "in", "--skill", "query", "--text", "a", "--text",
+                                      "b", "--out", "r", "--spatial-ref", "0.25,0.5",
+                                      "--spatial-ref", "0,0,1,0.5", "--json-schema", "s.json"});
+  ASSERT_EQ(query.questions.size(), 2U);
+  EXPECT_EQ(query.json_schema, "s.json");
+  for (const SkillRequest& question : query.questions) {
+    EXPECT_THAT(std::get<QueryRequest>(question).spatial_refs,
+                ElementsAre(SpatialRef(std::array{0.25F, 0.5F}),
+                            SpatialRef(std::array{0.0F, 0.0F, 1.0F, 0.5F})));
+  }
+  const BatchArgs point = batch_args({"batch", "in", "--skill", "point", "--text", "gaze", "--out",
+                                      "r", "--spatial-ref", "0.25,0.5"});
+  EXPECT_EQ(std::get<PointRequest>(point.questions.at(0)).spatial_refs.size(), 1U);
+}
+
 TEST(BatchOptions, KeepsPicturesOnlyForSeveralQuestions) {
   EXPECT_FALSE(batch_args(with({})).model.options.keep_prefixes);
   EXPECT_EQ(batch_args(with({})).model.options.image_cache_bytes, 0U);
@@ -108,6 +126,9 @@ TEST(BatchOptions, WhatDoesNotFitTogetherIsWrongUsage) {
   EXPECT_THAT(usage_error_of(with({"--length", "short"})), HasSubstr("--length needs"));
   EXPECT_THAT(usage_error_of(with({"--reasoning"})), HasSubstr("--reasoning needs"));
   EXPECT_THAT(usage_error_of(with({"--max-objects", "2"}, caption)), HasSubstr("--max-objects"));
+  EXPECT_THAT(usage_error_of(with({"--spatial-ref", "0,0"})), HasSubstr("--spatial-ref needs"));
+  EXPECT_THAT(usage_error_of(with({"--spatial-ref", "0"})), HasSubstr("has 1 numbers"));
+  EXPECT_THAT(usage_error_of(with({"--json-schema", "{}"})), HasSubstr("--json-schema needs"));
   EXPECT_THAT(usage_error_of(with({"--csv", "./r"})), HasSubstr("two outputs"));
   EXPECT_THAT(usage_error_of(with({"--max-sequences", "1025"})), HasSubstr("1024"));
 }
@@ -132,6 +153,20 @@ TEST(BatchKey, TellsQuestionsApartButNotSpeeds) {
                                                         {"--max-tokens", "9"},
                                                         {"--compat", "clamp_boxes=false"}};
   for (const auto& other : others) EXPECT_NE(key({}), key(other)) << other[0];
+}
+
+TEST(BatchKey, TellsPlacesAndSchemasApart) {
+  const auto key = [](std::vector<SpatialRef> refs, std::optional<std::string> schema) {
+    BatchArgs args;
+    args.questions = {
+        QueryRequest{.question = "?", .spatial_refs = std::move(refs), .json_schema = schema}};
+    return batch_key(args, "model");
+  };
+  const SpatialRef point = std::array{0.25F, 0.5F};
+  const SpatialRef box = std::array{0.25F, 0.5F, 0.75F, 1.0F};
+  const std::set<std::string> keys{key({}, {}),           key({point}, {}), key({box}, {}),
+                                   key({point, box}, {}), key({}, "{}"),    key({}, "{ }")};
+  EXPECT_EQ(keys.size(), 6U);
 }
 
 TEST(Utf8, ReplacesWhatIsNone) {

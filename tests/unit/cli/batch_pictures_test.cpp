@@ -6,6 +6,8 @@
 #include <sstream>
 #include <unistd.h>
 
+#include "path_list.h"
+
 namespace fovea::cli {
 namespace {
 

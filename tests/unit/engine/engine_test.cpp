@@ -281,6 +281,7 @@ TEST(Engine, AFolderRemembersPicturesForTheNextProcess) {
   Request request = question("how many");
   request.picture = small_picture();
   request.sampling.temperature = 0;
+  request.request_id = "trace-7";
   std::vector<std::vector<std::int32_t>> answers;
   for (const int expected_crops : {1, 0}) {
     const auto created = Engine::create(options);
@@ -294,6 +295,7 @@ TEST(Engine, AFolderRemembersPicturesForTheNextProcess) {
   EXPECT_EQ(answers[0], answers[1]);
   ASSERT_EQ(lines.size(), 2u);
   EXPECT_EQ(lines[0].find("how many"), std::string::npos);
+  EXPECT_NE(lines[0].find("\"request_id\":\"trace-7\""), std::string::npos);
   std::filesystem::remove_all(options.image_cache_folder);
 }
 

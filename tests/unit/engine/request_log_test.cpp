@@ -17,7 +17,6 @@ RequestRecord record() {
   record.usage.cached_tokens = 730;
   record.usage.completion_tokens = 4;
   record.usage.ttft_ms = 48.1234;
-  record.prompt = "Who is \"she\"?\n";
   return record;
 }
 
@@ -44,15 +43,21 @@ TEST(RequestLog, OneLineSaysWhatARequestCost) {
   EXPECT_FALSE(line.contains("error"));
 }
 
-TEST(RequestLog, TheCallersWordsAppearOnlyOnRequest) {
+TEST(RequestLog, ErrorMessagesAppearOnlyOnRequest) {
   RequestRecord failed = record();
   failed.error = Error{ErrorCode::kInvalidArgument, "object \"she\" is wrong"};
   const json::object metadata = line_of(failed, RequestLog::Detail::kMetadata);
   EXPECT_EQ(metadata.at("error"), "invalid_argument");
   EXPECT_EQ(boost::json::serialize(metadata).find("she"), std::string::npos);
   const json::object content = line_of(failed, RequestLog::Detail::kContent);
-  EXPECT_EQ(content.at("prompt"), "Who is \"she\"?\n");
   EXPECT_EQ(content.at("error_message"), "object \"she\" is wrong");
+}
+
+TEST(RequestLog, TheCallersIdIsThereIfThereIsOne) {
+  RequestRecord named = record();
+  EXPECT_FALSE(line_of(named, RequestLog::Detail::kMetadata).contains("request_id"));
+  named.request_id = "trace-7";
+  EXPECT_EQ(line_of(named, RequestLog::Detail::kMetadata).at("request_id"), "trace-7");
 }
 
 TEST(RequestLog, AnErrorTakesThePlaceOfTheFinishReason) {
@@ -66,10 +71,10 @@ TEST(RequestLog, AnErrorTakesThePlaceOfTheFinishReason) {
 TEST(RequestLog, OddBytesStayReadable) {
   RequestRecord odd = record();
   odd.adapter = "caf\xc3\xa9\x01";
-  odd.prompt = "half a character: \xc3";
-  const json::object line = line_of(odd, RequestLog::Detail::kContent);
+  odd.request_id = "half a character: \xc3";
+  const json::object line = line_of(odd, RequestLog::Detail::kMetadata);
   EXPECT_EQ(line.at("adapter"), "caf\xc3\xa9\x01");
-  EXPECT_EQ(line.at("prompt"), "half a character: ?");
+  EXPECT_EQ(line.at("request_id"), "half a character: ?");
 }
 
 TEST(RequestLog, WithoutASinkNothingHappens) { RequestLog().write(record()); }

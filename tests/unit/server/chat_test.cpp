@@ -34,6 +34,7 @@ TEST_F(ServiceTest, Chat_AnswersWithACompletion) {
   EXPECT_EQ(json.at("usage").at("total_tokens"), 744);
   EXPECT_EQ(json.at("usage").at("prompt_tokens_details").at("cached_tokens"), 730);
   EXPECT_EQ(fake().requests.at(0).sampling.max_tokens, 5);
+  EXPECT_EQ(fake().requests.at(0).request_id, "test-id");
 }
 
 TEST_F(ServiceTest, Chat_MakesOneQuestionOfAConversation) {

@@ -18,6 +18,7 @@ class ServiceTest : public ::testing::Test {
     fake().info.family = "moondream2";
     fake().info.device = "cpu";
     fake().info.max_context = 2048;
+    fake().adapters = {{.name = "birds"}, {.name = "01HX@120"}};
   }
 
   fovea::testing::FakeEngine& fake() { return fovea::testing::fake_engine(); }
@@ -27,7 +28,7 @@ class ServiceTest : public ::testing::Test {
     if (!service_) {
       service_ = std::make_unique<Service>(options, fetcher);
       engine_ = std::move(Engine::create({})).value();
-      service_->set_engine(*engine_, {"birds", "01HX@120"});
+      service_->set_engine(*engine_);
     }
     return *service_;
   }

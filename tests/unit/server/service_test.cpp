@@ -32,6 +32,7 @@ TEST_F(ServiceTest, Caption_AnswersWithTheProtocolsObject) {
   ASSERT_TRUE(request.picture);
   EXPECT_EQ(request.picture->file()->size(), 4U);
   EXPECT_FALSE(request.apply_exif);
+  EXPECT_EQ(request.request_id, "test-id");
 }
 
 TEST_F(ServiceTest, Settings_AreTakenInBothCasesAndFromTheTop) {
@@ -228,6 +229,28 @@ TEST_F(ServiceTest, Models_ListAdaptersWithTheirParent) {
   EXPECT_EQ(get("/v1/models/moondream%2Fmoondream2")->json().at("object"), "model");
   EXPECT_EQ(get("/v1/models/birds")->json().at("parent"), "moondream2");
   EXPECT_EQ(get("/v1/models/fish")->whole->status, 404);
+}
+
+TEST_F(ServiceTest, Models_AreCalledAsTheyWereLoadedAndByTheNamesOfTheirFamily) {
+  options.model_name = "tiny";
+  EXPECT_EQ(get("/v1/models")->json().at("data").at(0).at("id"), "tiny");
+  EXPECT_EQ(get("/v1/models/tiny")->json().at("id"), "tiny");
+  for (const char* name : {"tiny", "moondream2", "vikhyatk/moondream2", "moondream"}) {
+    const std::string body = R"({"question":"?","model":")" + std::string(name) + "\"}";
+    EXPECT_EQ(post("/v1/query", body)->whole->status, 200) << name;
+  }
+  EXPECT_EQ(get("/v1/models/birds")->json().at("parent"), "tiny");
+}
+
+TEST_F(ServiceTest, Models_AreThoseOfTheMoment) {
+  EXPECT_EQ(get("/v1/models/fish")->whole->status, 404);
+  fake().adapters.push_back({.name = "fish"});
+  EXPECT_EQ(get("/v1/models/fish")->json().at("parent"), "moondream2");
+  EXPECT_EQ(get("/v1/models")->json().at("data").as_array().size(), 4U);
+  EXPECT_EQ(post("/v1/query", R"({"question":"?","model":"fish"})")->whole->status, 200);
+  fake().adapters.clear();
+  EXPECT_EQ(get("/v1/models")->json().at("data").as_array().size(), 1U);
+  EXPECT_EQ(post("/v1/query", R"({"question":"?","model":"fish"})")->whole->status, 404);
 }
 
 TEST_F(ServiceTest, Routes_WorkWithoutVersionAndWithSpareSlashes) {

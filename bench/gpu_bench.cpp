@@ -1,7 +1,7 @@
 // Operations of a GPU at the shapes of Moondream 2: time of each, beside what the memory or the
 // arithmetic of it comes to. Times are those of many calls in a row, so that launches overlap.
 //
-//   gpu_bench [device]
+//   gpu_bench [device [part...]]      parts: copy vision prefill decode step attention sampling
 
 #include <algorithm>
 #include <chrono>
@@ -53,7 +53,7 @@ class Bench {
     const auto count = static_cast<std::size_t>(shape.num_elements());
     std::vector<float> values(count);
     std::vector<std::uint16_t> bits;
-    for (float& value : values) value = scale * next();
+    fill(values, [&] { return scale * next(); });
     if (dtype == DType::kBf16) {
       for (const float value : values) bits.push_back(f32_to_bf16(value));
       stream_->upload(std::as_bytes(std::span(bits)), made.view());
@@ -65,7 +65,7 @@ class Bench {
   }
   std::unique_ptr<const Matrix> matrix(std::int64_t rows, std::int64_t cols) {
     std::vector<std::uint16_t> bits(static_cast<std::size_t>(rows * cols));
-    for (std::uint16_t& value : bits) value = f32_to_bf16(0.05f * next());
+    fill(bits, [&] { return f32_to_bf16(0.05f * next()); });
     return must(
         ops().pack({{DType::kBf16, {rows, cols}, reinterpret_cast<std::byte*>(bits.data())}, {}},
                    DType::kBf16));
@@ -105,6 +105,13 @@ class Bench {
   }
 
  private:
+  // Random numbers, the same again after a million: making them takes longer than timing.
+  template <class T, class Make>
+  static void fill(std::vector<T>& values, const Make& make) {
+    const std::size_t made = std::min<std::size_t>(values.size(), 1000003);
+    for (std::size_t i = 0; i < made; ++i) values[i] = make();
+    for (std::size_t i = made; i < values.size(); ++i) values[i] = values[i - made];
+  }
   // Uniform in [-1, 1).
   float next() {
     state_ = state_ * 6364136223846793005ull + 1442695040888963407ull;
@@ -221,32 +228,130 @@ void bench_sampling(Bench& b) {
         {.temperature = 0.8f, .top_p = 0.9f, .min_p = 0.02f, .top_k = 50});
 }
 
+// What a decoded token takes of the device, without what the engine adds: the layers and the
+// vocabulary in a row, each with weights of its own.
+void bench_step(Bench& b) {
+  constexpr int kLayers = 24, kContext = 775, kPages = (kContext + kPageSize - 1) / kPageSize;
+  constexpr std::int64_t kDim = kHeads * kHeadDim, kInner = 4 * kDim;
+  struct Layer {
+    std::unique_ptr<const Matrix> qkv, proj, fc1, fc2;
+  };
+  std::vector<Layer> layers;
+  for (int i = 0; i < kLayers; ++i) {
+    layers.push_back({b.matrix(3 * kDim, kDim), b.matrix(kDim, kDim), b.matrix(kInner, kDim),
+                      b.matrix(kDim, kInner)});
+  }
+  const auto lm_head = b.matrix(kVocabulary, kDim);
+  const Tensor scale = b.random(DType::kF32, {kInner}), bias = b.random(DType::kF32, {kVocabulary});
+  const Tensor rope = b.random(DType::kF32, {1024, 16, 2});
+  const HeadLayout heads{kHeads, kHeads, kHeadDim, kPageSize};
+  for (const std::int32_t rows : {1, 4, 16, 64}) {
+    const Shape pool{std::int64_t{rows} * kPages, kHeads, kPageSize * kHeadDim};
+    const Tensor k = b.random(DType::kBf16, pool), v = b.random(DType::kBf16, pool);
+    std::vector<std::int32_t> starts = {0}, table, positions, slots;
+    for (std::int32_t s = 0; s < rows; ++s) {
+      starts.push_back(s + 1);
+      positions.push_back(kContext - 1);
+      slots.push_back(s * kPages * kPageSize + kContext - 1);
+      for (std::int32_t p = 0; p < kPages; ++p) table.push_back(s * kPages + p);
+    }
+    const std::vector<std::int32_t> contexts(static_cast<std::size_t>(rows), kContext);
+    const std::vector<std::int32_t> prefixes(static_cast<std::size_t>(rows), 730);
+    const Tensor at = b.tensor(DType::kI32, {rows}), to = b.tensor(DType::kI32, {rows});
+    b.stream().upload(std::as_bytes(std::span(positions)), at.view());
+    b.stream().upload(std::as_bytes(std::span(slots)), to.view());
+    const Tensor x = b.random(DType::kBf16, {rows, kDim}),
+                 normed = b.tensor(DType::kBf16, {rows, kDim});
+    const Tensor qkv = b.tensor(DType::kBf16, {rows, 3 * kDim}),
+                 mlp = b.tensor(DType::kBf16, {rows, kInner});
+    const Tensor attended = b.tensor(DType::kBf16, {rows, kDim});
+    const Tensor logits = b.tensor(DType::kF32, {rows, kVocabulary});
+    const Tensor ids = b.tensor(DType::kI32, {rows}), logprobs = b.tensor(DType::kF32, {rows});
+    const std::vector<SamplingRow> draws(static_cast<std::size_t>(rows));
+    Ops& ops = b.ops();
+    Stream& on = b.stream();
+    const auto norm = [&] {
+      ops.layer_norm(on, x.view(), scale.rows(kDim), bias.rows(kDim), 1e-5f, normed.view());
+    };
+    const auto linear = [&](TensorView in, const Matrix& weight, Activation activation,
+                            TensorView add, TensorView out) {
+      ops.linear(on, {.x = in,
+                      .weight = &weight,
+                      .bias = bias.rows(weight.rows()),
+                      .activation = activation,
+                      .add = add,
+                      .y = out});
+    };
+    const auto rotate = [&] {
+      ops.rope_and_store_kv(on, rope.view(), at.view(), to.view(), heads, qkv.view(),
+                            {k.view(), v.view()});
+    };
+    b.report(fmt::format("norm of {} rows", rows), b.time([&](int) { norm(); }), 0, 0);
+    b.report(fmt::format("rotation of {} rows", rows), b.time([&](int) { rotate(); }), 0, 0);
+    const double us = b.time([&](int) {
+      for (const Layer& layer : layers) {
+        norm();
+        linear(normed.view(), *layer.qkv, Activation::kNone, {}, qkv.view());
+        rotate();
+        ops.paged_attention(on, qkv.view(), {k.view(), v.view()}, heads,
+                            {.query_start = starts,
+                             .context_len = contexts,
+                             .prefix_len = prefixes,
+                             .page_table = table,
+                             .max_pages = kPages},
+                            attended.view());
+        linear(attended.view(), *layer.proj, Activation::kNone, x.view(), x.view());
+        linear(normed.view(), *layer.fc1, Activation::kGeluTanh, {}, mlp.view());
+        linear(mlp.view(), *layer.fc2, Activation::kNone, x.view(), x.view());
+      }
+      norm();
+      linear(normed.view(), *lm_head, Activation::kNone, {}, logits.view());
+      ops.sample(on, {.logits = logits.view(),
+                      .rows = draws,
+                      .mask_ids = {},
+                      .ids = ids.view(),
+                      .logprobs = logprobs.view()});
+    });
+    const double weights = 2.0 * kDim * (kLayers * (4.0 * kDim + 2.0 * kInner) + kVocabulary);
+    const double cache = 4.0 * kLayers * rows * kContext * kDim;
+    b.report(fmt::format("a token of {} answers, {} layers", rows, kLayers), us, weights + cache,
+             0);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   Bench b(argc > 1 ? argv[1] : "cuda");
-  {
+  const std::vector<std::string> parts(argv + std::min(argc, 2), argv + argc);
+  const auto wants = [&](const char* part) {
+    return parts.empty() || std::find(parts.begin(), parts.end(), part) != parts.end();
+  };
+  if (wants("copy")) {
     const Tensor from = b.tensor(DType::kF32, {1 << 28});
     const Tensor to = b.tensor(DType::kF32, {1 << 28});
     const double us = b.time(
         [&](int) { b.ops().activate(b.stream(), from.view(), Activation::kNone, to.view()); });
     b.report("copy of 1 GiB by a kernel", us, 8.0 * (1 << 28), 0);
   }
-  bench_vision(b);
-  for (const std::int64_t rows : {775}) {
-    bench_linear(b, "prefill qkv", rows, 6144, 2048, Activation::kNone, false);
-    bench_linear(b, "prefill proj", rows, 2048, 2048, Activation::kNone, true);
-    bench_linear(b, "prefill fc1 + GELU", rows, 8192, 2048, Activation::kGeluTanh, false);
-    bench_linear(b, "prefill fc2", rows, 2048, 8192, Activation::kNone, true);
+  if (wants("sampling")) bench_sampling(b);
+  if (wants("step")) bench_step(b);
+  if (wants("decode")) {
+    for (const std::int64_t rows : {1, 4, 16, 32, 64}) {
+      bench_linear(b, "decode qkv", rows, 6144, 2048, Activation::kNone, false);
+      bench_linear(b, "decode proj", rows, 2048, 2048, Activation::kNone, true);
+      bench_linear(b, "decode fc1 + GELU", rows, 8192, 2048, Activation::kGeluTanh, false);
+      bench_linear(b, "decode fc2", rows, 2048, 8192, Activation::kNone, true);
+      bench_linear(b, "decode lm_head", rows, kVocabulary, 2048, Activation::kNone, false);
+    }
   }
-  for (const std::int64_t rows : {1, 4, 16, 32, 64}) {
-    bench_linear(b, "decode qkv", rows, 6144, 2048, Activation::kNone, false);
-    bench_linear(b, "decode proj", rows, 2048, 2048, Activation::kNone, true);
-    bench_linear(b, "decode fc1 + GELU", rows, 8192, 2048, Activation::kGeluTanh, false);
-    bench_linear(b, "decode fc2", rows, 2048, 8192, Activation::kNone, true);
-    bench_linear(b, "decode lm_head", rows, kVocabulary, 2048, Activation::kNone, false);
+  if (wants("attention")) bench_text_attention(b);
+  if (wants("vision")) bench_vision(b);
+  if (wants("prefill")) {
+    bench_linear(b, "prefill qkv", 775, 6144, 2048, Activation::kNone, false);
+    bench_linear(b, "prefill proj", 775, 2048, 2048, Activation::kNone, true);
+    bench_linear(b, "prefill fc1 + GELU", 775, 8192, 2048, Activation::kGeluTanh, false);
+    bench_linear(b, "prefill fc2", 775, 2048, 8192, Activation::kNone, true);
   }
-  bench_text_attention(b);
-  bench_sampling(b);
   return 0;
 }

@@ -224,6 +224,7 @@ class Engine::Impl {
                                   {.sample_coordinates = compatibility_.sample_coordinates,
                                    .round_outputs_to_bf16 = compatibility_.round_outputs_to_bf16,
                                    .max_sequences = options.max_sequences,
+                                   .depth = device_->steps_in_flight(),
                                    .adapters = adapters_ ? &adapters_->slots() : nullptr}));
     const VisionConfig& vision = config.vision;
     LoopOptions loop;

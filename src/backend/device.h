@@ -32,6 +32,10 @@ class Device {
   /// Crops of pictures that give enough rows for products at full speed; more only cost memory.
   virtual int crops_per_pass() const { return 2; }
 
+  /// Steps that are worth having in a stream at once: 1 where operations are done when they return,
+  /// 2 where the host has time to prepare the next step meanwhile.
+  virtual int steps_in_flight() const { return 1; }
+
   virtual Result<std::unique_ptr<Stream>> make_stream() = 0;
   virtual Ops& ops() = 0;
 

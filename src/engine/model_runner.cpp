@@ -1,6 +1,7 @@
 #include "engine/model_runner.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numeric>
 
@@ -53,36 +54,28 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::create(Device& device, const M
   ModelRunner& r = *runner;
   const Wanted wanted[] = {
       {&r.crops_, DType::kU8, {max_crops, crop, crop, 3}},
-      {&r.token_ids_, DType::kI32, {rows}},
-      {&r.positions_, DType::kI32, {rows}},
-      {&r.slots_, DType::kI32, {rows}},
-      {&r.image_rows_, DType::kI32, {rows}},
-      {&r.coord_rows_, DType::kI32, {rows}},
-      {&r.size_rows_, DType::kI32, {rows}},
       {&r.coord_values_, DType::kF32, {rows, 1}},
       {&r.size_values_, DType::kF32, {rows, 2}},
       {&r.coord_embeds_, dtype, {rows, dim}},
       {&r.size_embeds_, dtype, {rows, dim}},
-      {&r.last_rows_, DType::kI32, {sequences}},
       {&r.number_rows_, DType::kI32, {sequences}},
       {&r.number_places_, DType::kI32, {sequences}},
       {&r.number_hidden_, dtype, {sequences, dim}},
       {&r.bins_, DType::kI32, {2 * sequences}},
       {&r.mass_, DType::kF32, {2 * sequences}},
       {&r.number_values_, DType::kF32, {2 * sequences}},
-      {&r.logprobs_, DType::kF32, {sequences}},
       {&r.top_ids_, DType::kI32, {sequences, kMaxTopWords}},
       {&r.top_logprobs_, DType::kF32, {sequences, kMaxTopWords}},
-      {&r.fed_rows_, DType::kI32, {sequences}},
-      {&r.fed_places_, DType::kI32, {sequences}},
       {&r.fed_words_, DType::kI32, {sequences}},
-      {&r.sampled_words_, DType::kI32, {sequences}},
+      {&r.drawn_, DType::kI32, {2 * sequences}},
       {&r.sampled_coords_, DType::kF32, {sequences, 1}},
       {&r.sampled_sizes_, DType::kF32, {sequences, 2}},
   };
   for (const auto& [tensor, type, shape] : wanted) {
     FOVEA_TRY(*tensor, Tensor::create(device, type, shape));
   }
+  // Six lists of rows and seven of sequences at most; see compute_rows().
+  FOVEA_TRY(r.table_, PackedTable::create(device, 6 * rows + 7 * sequences, 13));
   r.steps_.resize(static_cast<std::size_t>(options.depth));
   for (Step& step : r.steps_) {
     FOVEA_TRY(step.late_hidden, Tensor::create(device, dtype, {sequences, dim}));
@@ -125,10 +118,12 @@ Status ModelRunner::launch(const StepPlan& plan) {
   FOVEA_CHECK(num_in_flight_ < steps_.size(), "{} steps are in flight", num_in_flight_);
   Step& step = steps_[next_launch_];
   const double started_ms = now_ms();
+  step.began = stream_->mark();
   copy_pages(plan, step);
   choose_crops(plan, step);
   encode_crops(step);
   const double encoded_ms = now_ms();
+  step.encoded = stream_->mark();
   step.in.places.clear();
   if (!plan.rows.empty()) compute_rows(plan, step);
   step.vision_ms = encoded_ms - started_ms;
@@ -165,16 +160,17 @@ Result<StepOutput> ModelRunner::read(Step& step) {
     job->encoded = encoded;
   }
   StepOutput output;
-  output.vision_ms = step.vision_ms;
-  output.text_ms = step.text_ms;
+  output.vision_ms = stream_->ms_between(step.began, step.encoded).value_or(step.vision_ms);
+  output.text_ms = stream_->ms_between(step.encoded, step.done).value_or(step.text_ms);
   const StepInputs& in = step.in;
   if (in.places.empty()) return output;
   std::vector<SampledToken> tokens(in.sampling.size());
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     const bool is_drawn = static_cast<std::int64_t>(i) < in.num_words;
-    tokens[i].token = Token::text(is_drawn ? TokenId{step.words[i]} : in.sampling[i].forced);
+    tokens[i].token = Token::text(is_drawn ? TokenId{step.drawn[i]} : in.sampling[i].forced);
     if (!is_drawn) continue;
-    tokens[i].logprob = step.logprobs[i];
+    tokens[i].logprob =
+        std::bit_cast<float>(step.drawn[static_cast<std::size_t>(options_.max_sequences) + i]);
     for (int k = 0; k < in.sampling[i].num_top; ++k) {
       const std::size_t at = i * kMaxTopWords + static_cast<std::size_t>(k);
       if (step.top_words[at] >= 0) {
@@ -213,46 +209,39 @@ void ModelRunner::copy_pages(const StepPlan& plan, Step& step) {
 }
 
 // Words that the step before sampled, from there to this step's rows.
-void ModelRunner::put_words(const StepInputs& in) {
-  const std::int64_t count = in.fed_words.count();
+void ModelRunner::put_words(TensorView rows, TensorView places, TensorView token_ids) {
+  const std::int64_t count = rows.num_elements();
   if (count == 0) return;
-  const TensorView rows = fed_rows_.rows(count), places = fed_places_.rows(count);
-  stream_->upload(bytes_of(in.fed_words.rows), rows);
-  stream_->upload(bytes_of(in.fed_words.places), places);
   const TensorView words = as_bits(fed_words_.rows(count));
-  device_.ops().gather_rows(*stream_, as_bits(sampled_words_.view()), places, words);
-  device_.ops().scatter_rows(*stream_, words, rows, as_bits(token_ids_.view()));
+  device_.ops().gather_rows(*stream_, as_bits(sampled_words()), places, words);
+  device_.ops().scatter_rows(*stream_, words, rows, as_bits(token_ids));
 }
 
-// Coordinates or sizes among the step's rows: those that the host knows, then those that the step
-// before sampled.
-void ModelRunner::embed_numbers(Token::Kind kind, const StepInputs& in,
-                                std::vector<EmbeddedRows>& embedded) {
+ModelRunner::NumberRows ModelRunner::pack_numbers(Token::Kind kind, const StepInputs& in) {
   const bool is_coord = kind == Token::Kind::kCoord;
-  const std::vector<std::int32_t>& known = is_coord ? in.coord_rows : in.size_rows;
   const FedRows& fed = is_coord ? in.fed_coords : in.fed_sizes;
-  const std::int64_t num_known = count_of(known), num_fed = fed.count();
-  if (num_known + num_fed == 0) return;
-  const Tensor& all_rows = is_coord ? coord_rows_ : size_rows_;
-  const Tensor& all_values = is_coord ? coord_values_ : size_values_;
-  stream_->upload(bytes_of(known), all_rows.rows(num_known));
-  stream_->upload(bytes_of(is_coord ? in.coords : in.sizes), all_values.rows(num_known));
+  return {table_.add(is_coord ? in.coord_rows : in.size_rows, fed.rows), table_.add(fed.places)};
+}
+
+void ModelRunner::embed_numbers(Token::Kind kind, const StepInputs& in, const NumberRows& packed,
+                                std::vector<EmbeddedRows>& embedded) {
+  const std::int64_t count = packed.rows.num_elements();
+  if (count == 0) return;
+  const bool is_coord = kind == Token::Kind::kCoord;
+  const std::int64_t num_fed = packed.fed_places.num_elements(), num_known = count - num_fed;
+  const TensorView values = (is_coord ? coord_values_ : size_values_).rows(count);
+  stream_->upload(bytes_of(is_coord ? in.coords : in.sizes), values.rows(0, num_known));
   if (num_fed > 0) {
-    const TensorView places = fed_places_.rows(num_fed);
-    stream_->upload(bytes_of(fed.rows), all_rows.view().rows(num_known, num_fed));
-    stream_->upload(bytes_of(fed.places), places);
     device_.ops().gather_rows(*stream_, (is_coord ? sampled_coords_ : sampled_sizes_).view(),
-                              places, all_values.view().rows(num_known, num_fed));
+                              packed.fed_places, values.rows(num_known, num_fed));
   }
-  const TensorView rows = all_rows.rows(num_known + num_fed);
-  const TensorView values = all_values.rows(num_known + num_fed);
-  const TensorView embeds = (is_coord ? coord_embeds_ : size_embeds_).rows(num_known + num_fed);
+  const TensorView embeds = (is_coord ? coord_embeds_ : size_embeds_).rows(count);
   if (is_coord) {
     model_.region().encode_coords(*stream_, values, activations_, embeds);
   } else {
     model_.region().encode_sizes(*stream_, values, activations_, embeds);
   }
-  embedded.push_back({embeds, rows});
+  embedded.push_back({embeds, packed.rows});
 }
 
 void ModelRunner::compute_rows(const StepPlan& plan, Step& step) {
@@ -261,16 +250,18 @@ void ModelRunner::compute_rows(const StepPlan& plan, Step& step) {
   const std::size_t before = (next_launch_ + steps_.size() - 1) % steps_.size();
   in.gather(plan, model_.config().prompts,
             num_in_flight_ > 0 ? steps_[before].in.places : no_places_);
-  const std::int64_t num_rows = plan.num_rows;
-  stream_->upload(bytes_of(in.ids), token_ids_.rows(num_rows));
-  stream_->upload(bytes_of(in.positions), positions_.rows(num_rows));
-  stream_->upload(bytes_of(in.slots), slots_.rows(num_rows));
-  const TensorView last_rows = last_rows_.rows(count_of(in.last_rows));
-  stream_->upload(bytes_of(in.last_rows), last_rows);
-  put_words(in);
+  table_.clear();
+  const TensorView token_ids = table_.add(in.ids), positions = table_.add(in.positions);
+  const TensorView slots = table_.add(in.slots), last_rows = table_.add(in.last_rows);
+  const TensorView fed_rows = table_.add(in.fed_words.rows);
+  const TensorView fed_places = table_.add(in.fed_words.places);
+  const TensorView image_rows = table_.add(in.image_rows);
+  const NumberRows coords = pack_numbers(Token::Kind::kCoord, in);
+  const NumberRows sizes = pack_numbers(Token::Kind::kSize, in);
+  table_.send(*stream_);
+  put_words(fed_rows, fed_places, token_ids);
 
   std::vector<EmbeddedRows> embedded;
-  stream_->upload(bytes_of(in.image_rows), image_rows_.rows(count_of(in.image_rows)));
   std::int64_t image_row = 0;
   for (const PlannedRows& rows : plan.rows) {
     const Sequence& sequence = *rows.generation->sequence;
@@ -278,19 +269,18 @@ void ModelRunner::compute_rows(const StepPlan& plan, Step& step) {
     if (count <= 0) continue;
     FOVEA_CHECK(rows.begin == 0 && count == sequence.image_tokens() && sequence.image() != nullptr,
                 "a picture's positions must run in one step");
-    embedded.push_back(
-        {sequence.image()->embeddings.view(), image_rows_.view().rows(image_row, count)});
+    embedded.push_back({sequence.image()->embeddings.view(), image_rows.rows(image_row, count)});
     image_row += count;
   }
-  embed_numbers(Token::Kind::kCoord, in, embedded);
-  embed_numbers(Token::Kind::kSize, in, embedded);
+  embed_numbers(Token::Kind::kCoord, in, coords, embedded);
+  embed_numbers(Token::Kind::kSize, in, sizes, embedded);
 
   const auto max_pages = count_of(in.page_table) / count_of(plan.rows);
   model_.text().forward(
       *stream_,
-      {.token_ids = token_ids_.rows(num_rows),
-       .positions = positions_.rows(num_rows),
-       .slots = slots_.rows(num_rows),
+      {.token_ids = token_ids,
+       .positions = positions,
+       .slots = slots,
        .last_rows = last_rows,
        .embedded = embedded,
        .attention = {in.query_start, in.context_len, in.prefix_len, in.page_table, max_pages},
@@ -310,19 +300,24 @@ void ModelRunner::compute_rows(const StepPlan& plan, Step& step) {
   }
 }
 
+TensorView ModelRunner::drawn_logprobs(std::int64_t count) const {
+  TensorView logprobs = drawn_.view().rows(options_.max_sequences, count);
+  logprobs.dtype = DType::kF32;
+  return logprobs;
+}
+
 void ModelRunner::draw_words(const StepPlan& plan, Step& step) {
   StepInputs& in = step.in;
   const std::int64_t count = in.num_words;
-  stream_->upload(bytes_of(in.forced_ids),
-                  sampled_words_.view().rows(count, count_of(in.forced_ids)));
+  stream_->upload(bytes_of(in.forced_ids), sampled_words().rows(count, count_of(in.forced_ids)));
   if (count == 0) return;
   in.gather_draws(plan);
   model_.text().logits(*stream_, activations_.text.hidden.rows(count), activations_);
   SampleArgs args{.logits = activations_.text.logits.rows(count),
                   .rows = in.draws,
                   .mask_ids = in.mask_ids,
-                  .ids = sampled_words_.rows(count),
-                  .logprobs = logprobs_.rows(count),
+                  .ids = sampled_words().rows(0, count),
+                  .logprobs = drawn_logprobs(count),
                   .seen = in.seen,
                   .biases = in.biases};
   if (in.wants_top) {
@@ -330,12 +325,11 @@ void ModelRunner::draw_words(const StepPlan& plan, Step& step) {
     args.top_logprobs = top_logprobs_.rows(count);
   }
   device_.ops().sample(*stream_, args);
-  step.words.resize(static_cast<std::size_t>(count));
-  step.logprobs.resize(step.words.size());
-  stream_->download(args.ids, writable_bytes_of(step.words));
-  stream_->download(args.logprobs, writable_bytes_of(step.logprobs));
+  // Words and log-probs in one copy.
+  step.drawn.resize(static_cast<std::size_t>(options_.max_sequences + count));
+  stream_->download(drawn_.rows(count_of(step.drawn)), writable_bytes_of(step.drawn));
   if (in.wants_top) {
-    step.top_words.resize(step.words.size() * kMaxTopWords);
+    step.top_words.resize(static_cast<std::size_t>(count * kMaxTopWords));
     step.top_logprobs.resize(step.top_words.size());
     stream_->download(args.top_ids, writable_bytes_of(step.top_words));
     stream_->download(args.top_logprobs, writable_bytes_of(step.top_logprobs));

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/kv_cache.h"
+#include "engine/packed_table.h"
 #include "engine/step_inputs.h"
 #include "engine/step_runner.h"
 #include "model/activations.h"
@@ -66,13 +67,14 @@ class ModelRunner final : public StepRunner {
     StepInputs in;
     std::vector<PlannedCrops> crops;
     std::vector<std::pair<std::shared_ptr<PictureJob>, std::shared_ptr<EncodedImage>>> pictures;
-    std::vector<std::int32_t> words, top_words;
-    std::vector<float> logprobs, top_logprobs;
+    std::vector<std::int32_t> drawn;  // words, then the bits of their log-probs; see drawn_
+    std::vector<std::int32_t> top_words;
+    std::vector<float> top_logprobs;
     Numbers coords, sizes;
-    Tensor late_hidden;  // [S, D] of rows whose word decides whether it is a number
-    double vision_ms = 0, text_ms = 0;
-    std::uint64_t done = 0;  // the stream's mark
-    bool was_tried = false;  // to be collected, and there was no memory
+    Tensor late_hidden;                 // [S, D] of rows whose word decides whether it is a number
+    double vision_ms = 0, text_ms = 0;  // of the host; the stream may know better
+    std::uint64_t began = 0, encoded = 0, done = 0;  // the stream's marks
+    bool was_tried = false;                          // to be collected, and there was no memory
   };
 
   ModelRunner(Device& device, const Model& model, PagedKvCache& cache, const RunnerOptions& options)
@@ -83,9 +85,19 @@ class ModelRunner final : public StepRunner {
   void choose_crops(const StepPlan& plan, Step& step);
   void encode_crops(Step& step);
   void compute_rows(const StepPlan& plan, Step& step);
-  void put_words(const StepInputs& in);
-  void embed_numbers(Token::Kind kind, const StepInputs& in, std::vector<EmbeddedRows>& embedded);
+  /// Rows whose embeddings are computed from numbers, of one kind: those that the host knows, then
+  /// those that the step before sampled.
+  struct NumberRows {
+    TensorView rows;
+    TensorView fed_places;
+  };
+  NumberRows pack_numbers(Token::Kind kind, const StepInputs& in);
+  void put_words(TensorView rows, TensorView places, TensorView token_ids);
+  void embed_numbers(Token::Kind kind, const StepInputs& in, const NumberRows& packed,
+                     std::vector<EmbeddedRows>& embedded);
   void draw_words(const StepPlan& plan, Step& step);
+  TensorView sampled_words() const { return drawn_.rows(options_.max_sequences); }
+  TensorView drawn_logprobs(std::int64_t count) const;
   void read_numbers(Token::Kind kind, std::span<const std::int32_t> places, TensorView hidden,
                     std::span<const std::int32_t> hidden_rows, Step& step, Numbers& numbers);
   void keep_numbers(Token::Kind kind, std::span<const std::int32_t> places);
@@ -103,22 +115,21 @@ class ModelRunner final : public StepRunner {
   Activations activations_;
   // The step's inputs and outputs on the device, at fixed addresses; steps take turns with them in
   // the stream's order. R = max_rows, S = max_sequences.
-  Tensor crops_;                                    // u8 [max_crops, C, C, 3]
-  Tensor crop_rows_;                                // i32 [max_crops * tokens]: 0, 1, 2, ...
-  Tensor token_ids_, positions_, slots_;            // i32 [R]
-  Tensor image_rows_, coord_rows_, size_rows_;      // i32 [R]
-  Tensor coord_values_, size_values_;               // f32 [R, 1], [R, 2]
-  Tensor coord_embeds_, size_embeds_;               // [R, D]
-  Tensor last_rows_, number_rows_, number_places_;  // i32 [S]
-  Tensor number_hidden_;                            // [S, D]
-  Tensor bins_, mass_;                              // i32 and f32 [2 S]
-  Tensor number_values_;                            // f32 [2 S]
-  Tensor logprobs_;                                 // f32 [S]
-  Tensor top_ids_, top_logprobs_;                   // i32 and f32 [S, kMaxTopWords]
-  Tensor fed_rows_, fed_places_, fed_words_;        // i32 [S]
+  Tensor crops_;                        // u8 [max_crops, C, C, 3]
+  Tensor crop_rows_;                    // i32 [max_crops * tokens]: 0, 1, 2, ...
+  PackedTable table_;                   // what compute_rows() brings
+  Tensor coord_values_, size_values_;   // f32 [R, 1], [R, 2]
+  Tensor coord_embeds_, size_embeds_;   // [R, D]
+  Tensor number_rows_, number_places_;  // i32 [S]
+  Tensor number_hidden_;                // [S, D]
+  Tensor bins_, mass_;                  // i32 and f32 [2 S]
+  Tensor number_values_;                // f32 [2 S]
+  Tensor top_ids_, top_logprobs_;       // i32 and f32 [S, kMaxTopWords]
+  Tensor fed_words_;                    // i32 [S]
   // What the last step sampled, by its place among those that sample.
-  Tensor sampled_words_, sampled_coords_, sampled_sizes_;  // i32 [S], f32 [S, 1], [S, 2]
-  Tensor coord_table_, size_table_;                        // f32 [bins, 1]: what a bin means
+  Tensor drawn_;                           // i32 [2 S]: words, and behind them their log-probs
+  Tensor sampled_coords_, sampled_sizes_;  // f32 [S, 1], [S, 2]
+  Tensor coord_table_, size_table_;        // f32 [bins, 1]: what a bin means
 
   std::vector<Step> steps_;  // a ring, as long as the pipeline is deep
   std::size_t next_launch_ = 0, next_collect_ = 0, num_in_flight_ = 0;

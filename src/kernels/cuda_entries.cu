@@ -1,4 +1,5 @@
 #include "all_kernels.h"
+#include "cuda_dependent.h"
 #include "cuda_entries.h"
 
 namespace fovea {
@@ -23,6 +24,8 @@ template <class Kernel, unsigned kThreads, class Params, class... Buffers>
 __global__ void __launch_bounds__(kThreads)
     entry(const __grid_constant__ Params params, Buffers*... buffers) {
   extern __shared__ __align__(16) char scratch[];
+  wait_for_earlier_kernels();
+  let_later_kernels_start();
   Kernel::call(this_thread(), params, buffers..., static_cast<char*>(scratch));
 }
 

@@ -60,8 +60,8 @@ GPU_FN float quantisation_step(Thread t, const GPU_GLOBAL T* head, const GPU_GLO
   return strange > 0 ? as_f32(0x7fc00000u) : largest / 127.0f;
 }
 
-// Rotates q and k in place and writes k and v into the cache; slot -1 writes nothing. One block for
-// each row; each warp takes whole heads.
+// Rotates q and k in place and writes k and v into the cache; slot -1 writes nothing. Grid: x =
+// rows; y = as many heads as a block has warps, one for each.
 template <class T, class Page>
 GPU_FN void rope_and_store_kv(Thread t, const GPU_CONST RopeParams& p, const GPU_GLOBAL float* rope,
                               const GPU_GLOBAL i32* positions, const GPU_GLOBAL i32* slots,
@@ -75,38 +75,38 @@ GPU_FN void rope_and_store_kv(Thread t, const GPU_CONST RopeParams& p, const GPU
   const GPU_GLOBAL float* table = rope + static_cast<u64>(position) * p.half * 2;
   const u32 num_heads = p.num_heads + 2 * p.num_kv_heads;
   GPU_GLOBAL T* row = qkv + static_cast<u64>(t.block.x) * num_heads * p.head_dim;
-  for (u32 h = t.warp; h < num_heads; h += t.num_warps) {
-    GPU_GLOBAL T* head = row + h * p.head_dim;
-    const bool is_value = h >= p.num_heads + p.num_kv_heads;
-    const bool is_cached = h >= p.num_heads && stores;
-    const u32 half = is_value ? 0 : p.half;
-    const u32 kv_head = is_value ? h - p.num_heads - p.num_kv_heads : h - p.num_heads;
-    const u64 place =
-        is_cached
-            ? (static_cast<u64>(static_cast<u32>(slot) / p.page_size) * p.num_kv_heads + kv_head) *
-                      p.page_size +
-                  static_cast<u32>(slot) % p.page_size
-            : 0;
-    float step = 0;
-    if (is_cached && has_scales(k_pages)) {
-      step = quantisation_step(t, head, table, half, p.head_dim);
-      if (t.lane == 0) (is_value ? v_scales : k_scales)[place] = step;
-    }
-    GPU_GLOBAL Page* page = (is_value ? v_pages : k_pages) + place * p.head_dim;
-    // A lane owns both elements of its pairs: nobody else reads them.
-    for (u32 i = t.lane; i < half; i += kWarpSize) {
-      const float a = rotated(head, table, half, i);
-      const float b = rotated(head, table, half, i + half);
-      head[i] = from_f32<T>(a);
-      head[i + half] = from_f32<T>(b);
-      if (!is_cached) continue;
-      store_element(a, step, page + i);
-      store_element(b, step, page + i + half);
-    }
+  const u32 h = t.block.y * t.num_warps + t.warp;
+  if (h >= num_heads) return;
+  GPU_GLOBAL T* head = row + h * p.head_dim;
+  const bool is_value = h >= p.num_heads + p.num_kv_heads;
+  const bool is_cached = h >= p.num_heads && stores;
+  const u32 half = is_value ? 0 : p.half;
+  const u32 kv_head = is_value ? h - p.num_heads - p.num_kv_heads : h - p.num_heads;
+  const u64 place =
+      is_cached
+          ? (static_cast<u64>(static_cast<u32>(slot) / p.page_size) * p.num_kv_heads + kv_head) *
+                    p.page_size +
+                static_cast<u32>(slot) % p.page_size
+          : 0;
+  float step = 0;
+  if (is_cached && has_scales(k_pages)) {
+    step = quantisation_step(t, head, table, half, p.head_dim);
+    if (t.lane == 0) (is_value ? v_scales : k_scales)[place] = step;
+  }
+  GPU_GLOBAL Page* page = (is_value ? v_pages : k_pages) + place * p.head_dim;
+  // A lane owns both elements of its pairs: nobody else reads them.
+  for (u32 i = t.lane; i < half; i += kWarpSize) {
+    const float a = rotated(head, table, half, i);
+    const float b = rotated(head, table, half, i + half);
+    head[i] = from_f32<T>(a);
+    head[i + half] = from_f32<T>(b);
     if (!is_cached) continue;
-    for (u32 d = 2 * half + t.lane; d < p.head_dim; d += kWarpSize) {
-      store_element(to_f32(head[d]), step, page + d);
-    }
+    store_element(a, step, page + i);
+    store_element(b, step, page + i + half);
+  }
+  if (!is_cached) return;
+  for (u32 d = 2 * half + t.lane; d < p.head_dim; d += kWarpSize) {
+    store_element(to_f32(head[d]), step, page + d);
   }
 }
 

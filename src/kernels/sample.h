@@ -2,11 +2,8 @@
 
 // The sampler: penalties, biases, masks, temperature, top-k, top-p, min-p, the draw, log-probs and
 // the likeliest words, in one kernel. One block for each row of logits.
-//
-// Probabilities are whole numbers, of 2^-40 of the likeliest word. Their sums are exact, so that
-// the answer does not depend on the number of threads or on the order in which they add.
 
-#include "common.h"
+#include "sample_select.h"
 
 namespace fovea {
 namespace kernels {
@@ -46,25 +43,6 @@ struct SampleParams {
   u32 max_top;  // words that a row of top_ids has room for; 0 = there are none
   u32 pad0_, pad1_;
 };
-
-constexpr GPU_CONST u32 kSampleList = 2048;  // words that the search for a boundary keeps at hand
-constexpr GPU_CONST u32 kSampleSums = 32;    // numbers of 8 bytes for sums over a block
-constexpr GPU_CONST u32 kSampleScratchBytes = 8 * (kSampleList + kSampleSums + 1);
-constexpr GPU_CONST u32 kNumPivots = 8;
-
-/// One row: logits after the changes, and what a word counts.
-struct SampleWords {
-  const GPU_GLOBAL float* logits;
-  u32 vocab;
-  float largest;
-  float scale;  // powers of two of a logit: log2(e) / temperature
-};
-// Relative to the likeliest word; NaN and -infinity count nothing.
-GPU_FN float relative_mass(SampleWords words, float logit) {
-  const float mass = gpu_exp2((logit - words.largest) * words.scale);
-  return is_nan(mass) ? 0.0f : mass;
-}
-GPU_FN u64 whole_mass(float mass) { return static_cast<u64>(mass * 1099511627776.0f); }
 
 // Philox4x32-10: the 53 random bits of (seed, position), in the upper bits of a word.
 GPU_FN u64 random_bits(const GPU_GLOBAL SampleRow* row) {
@@ -138,162 +116,92 @@ GPU_FN u32 lowest_allowed(Thread t, const GPU_GLOBAL SampleRow* row, u32 vocab,
   return best == 0 ? 0 : place_of(best);
 }
 
-// Words in the order of their ranks, likeliest first, are cut where what lies before passes
-// `limit`: the number of words, or their mass. The rank of the last word that stays is found bit by
-// bit. Words of rank below `floor` count nothing. Looks at the `count` ranks of `list` if there are
-// any, else at every word.
-GPU_FN u64 find_boundary(Thread t, SampleWords words, GPU_SHARED const u64* list, u32 count,
-                         u64 floor, bool by_mass, u64 limit, GPU_SHARED u64* sums) {
-  const u32 num_threads = t.num_warps * kWarpSize;
-  const u32 num_words = count > 0 ? count : words.vocab;
-  u32 id_bits = 1;
-  while (id_bits < 32 && (words.vocab >> id_bits) > 0) ++id_bits;
-  u64 boundary = 0;
-  for (u32 step = 0; step < 32 + id_bits; ++step) {
-    // All ids leave the same upper bits of the lower half: those need no search.
-    if (step == 32) boundary |= (0xffffffffu >> id_bits) << id_bits;
-    const u32 bit = step < 32 ? 63 - step : id_bits - 1 - (step - 32);
-    const u64 candidate = boundary | ((static_cast<u64>(1) << bit) - 1);
-    u64 before = 0;
-    for (u32 i = t.index; i < num_words; i += num_threads) {
-      const u64 rank = count > 0 ? list[i] : ranked(words.logits[i], i);
-      if (rank <= candidate || rank < floor) continue;
-      before += by_mass ? whole_mass(relative_mass(words, number_of(rank))) : 1;
-    }
-    before = block_sum(t, before, sums);
-    if (before > limit) boundary |= static_cast<u64>(1) << bit;
-  }
-  return boundary;
-}
-
-// Collects the ranks of a set of words that holds everything top-k and top-p may keep, if one of
-// the pivots gives a set that is small enough. Their number; 0 = there is none.
-GPU_FN u32 collect_likely(Thread t, SampleWords words, u32 top_k, u64 mass_limit,
-                          GPU_SHARED u64* list, GPU_SHARED u64* sums, GPU_SHARED u32* counter) {
-  const u32 num_threads = t.num_warps * kWarpSize;
-  // Distances from the likeliest word in powers of two.
-  const float kPivots[kNumPivots] = {0.5f, 1.0f, 2.0f, 3.0f, 5.0f, 8.0f, 12.0f, 20.0f};
-  u32 counts[kNumPivots];
-  u64 masses[kNumPivots];
-  GPU_UNROLL
-  for (u32 j = 0; j < kNumPivots; ++j) {
-    counts[j] = 0;
-    masses[j] = 0;
-  }
-  for (u32 i = t.index; i < words.vocab; i += num_threads) {
-    const float logit = words.logits[i];
-    const float distance = (words.largest - logit) * words.scale;
-    if (!(distance <= 20.0f)) continue;
-    const u64 mass = whole_mass(relative_mass(words, logit));
-    GPU_UNROLL
-    for (u32 j = 0; j < kNumPivots; ++j) {
-      const bool is_near = distance <= kPivots[j];
-      counts[j] += is_near ? 1 : 0;
-      masses[j] += is_near ? mass : 0;
-    }
-  }
-  float reach = 0;
-  GPU_UNROLL
-  for (u32 j = 0; j < kNumPivots; ++j) {
-    const u64 count = block_sum(t, static_cast<u64>(counts[j]), sums);
-    const u64 mass = block_sum(t, masses[j], sums);
-    const bool holds_all = top_k > 0 ? count >= top_k : mass > mass_limit;
-    if (reach == 0 && holds_all && count <= kSampleList) reach = kPivots[j];
-  }
-  if (reach == 0) return 0;
-  if (t.index == 0) *counter = 0;
-  block_sync(t);
-  for (u32 i = t.index; i < words.vocab; i += num_threads) {
-    const float logit = words.logits[i];
-    if ((words.largest - logit) * words.scale <= reach) {
-      list[atomic_add_u32(counter, 1)] = ranked(logit, i);
-    }
-  }
-  block_sync(t);
-  return *counter;
-}
-
-// The rank of the last word that top-k and top-p keep. `total` is the mass of all words.
-GPU_FN u64 last_kept(Thread t, const GPU_GLOBAL SampleRow* row, SampleWords words, u64 total,
-                     GPU_SHARED char* scratch) {
-  GPU_SHARED u64* list = reinterpret_cast<GPU_SHARED u64*>(scratch);
-  GPU_SHARED u64* sums = list + kSampleList;
-  GPU_SHARED u32* counter = reinterpret_cast<GPU_SHARED u32*>(sums + kSampleSums);
-  const u32 top_k = row->top_k < words.vocab ? row->top_k : 0;
-  const bool has_top_p = row->top_p < 1.0f;
-  if (top_k == 0 && !has_top_p) return 0;
-  const float top_p = row->top_p > 0 ? row->top_p : 0.0f;
-  const u64 share = has_top_p ? static_cast<u64>(top_p * 4294967296.0f) << 32 : 0;
-  const u32 count = collect_likely(t, words, top_k, mul_hi(share, total), list, sums, counter);
-  u64 floor = 0;
-  if (top_k > 0) {
-    floor = find_boundary(t, words, list, count, 0, false, top_k - 1, sums);
-  }
-  if (!has_top_p) return floor;
-  if (top_k > 0) {  // top-p takes its share of what top-k left
-    const u32 num_words = count > 0 ? count : words.vocab;
-    u64 kept = 0;
-    for (u32 i = t.index; i < num_words; i += t.num_warps * kWarpSize) {
-      const u64 rank = count > 0 ? list[i] : ranked(words.logits[i], i);
-      if (rank >= floor) kept += whole_mass(relative_mass(words, number_of(rank)));
-    }
-    total = block_sum(t, kept, sums);
-  }
-  const u64 boundary =
-      find_boundary(t, words, list, count, floor, true, mul_hi(share, total), sums);
-  return boundary > floor ? boundary : floor;
-}
-
 // What a word counts in the draw.
-GPU_FN u64 drawn_mass(SampleWords words, u32 id, u64 boundary, float min_p) {
-  if (id >= words.vocab) return 0;
-  const float logit = words.logits[id];
-  if (ranked(logit, id) < boundary) return 0;
+GPU_FN u32 drawn_mass(SampleWords words, float logit, u32 id, u64 boundary, float min_p) {
+  if (boundary > 0) {
+    const float edge = number_of(boundary);
+    if (!(logit > edge || (logit == edge && id <= place_of(boundary)))) return 0;
+  }
   const float mass = relative_mass(words, logit);
   return mass < min_p ? 0 : whole_mass(mass);
 }
 
-// The first word, by ascending id, at which the mass summed so far passes the random share of all
-// of it. Each warp takes a stretch of ids.
-GPU_FN u32 draw(Thread t, const GPU_GLOBAL SampleRow* row, SampleWords words, u64 boundary,
-                GPU_SHARED u64* sums, GPU_SHARED u32* chosen) {
-  const float min_p = row->min_p > 0 ? gpu_min(row->min_p, 1.0f) : 0.0f;
-  const u32 stretch =
-      ((words.vocab + t.num_warps - 1) / t.num_warps + kWarpSize - 1) / kWarpSize * kWarpSize;
-  const u32 begin = t.warp * stretch;
+// What the words of each warp count in the draw.
+GPU_FN void sum_drawn(Thread t, SampleWords words, u64 boundary, float min_p, SampleScratch s) {
   u64 own = 0;
-  for (u32 i = t.lane; i < stretch; i += kWarpSize) {
-    own += drawn_mass(words, begin + i, boundary, min_p);
+  for (u32 i = words.begin + t.lane; i < words.end; i += kSampleChunk * kWarpSize) {
+    const SampleLogits logits = load_logits(words, i);
+    GPU_UNROLL
+    for (u32 j = 0; j < kSampleChunk; ++j) {
+      own += drawn_mass(words, logits.value[j], i + j * kWarpSize, boundary, min_p);
+    }
   }
   own = warp_sum(t, own);
   block_sync(t);
-  if (t.lane == 0) sums[t.warp] = own;
+  if (t.lane == 0) s.sums[t.warp] = own;
   block_sync(t);
-  u64 total = 0;
-  u64 before = 0;
-  for (u32 w = 0; w < t.num_warps; ++w) {
-    if (w == t.warp) before = total;
-    total += sums[w];
-  }
-  const u64 target = mul_hi(random_bits(row), total);
-  if (target >= before && target - before < own) {
-    for (u32 i = 0; i < stretch; i += kWarpSize) {
-      u64 sum = drawn_mass(words, begin + i + t.lane, boundary, min_p);
-      for (u32 distance = 1; distance < kWarpSize; distance *= 2) {
-        const u64 left = shuffle(t, sum, (t.lane - distance) & (kWarpSize - 1));
-        if (t.lane >= distance) sum += left;
-      }
-      const bool passes = before + sum > target;
-      const u64 first = warp_max(t, static_cast<u64>(passes ? kWarpSize - t.lane : 0));
-      if (first > 0) {
-        if (t.lane == 0) *chosen = begin + i + kWarpSize - static_cast<u32>(first);
+}
+
+// The first word, by ascending id, at which the mass summed so far passes the random share of all
+// of it. Of the warps' sums each lane looks at one; the warp whose words hold the place looks
+// closer: lanes sum stretches of their own, then all look at the stretch that is left.
+GPU_FN u32 draw(Thread t, u64 random, SampleWords words, u64 boundary, float min_p,
+                SampleScratch s) {
+  const u64 of_warp = t.lane < t.num_warps ? s.sums[t.lane] : 0;
+  const u64 before_warp = sum_before(t, of_warp);
+  const u64 target = mul_hi(random, shuffle(t, before_warp + of_warp, kWarpSize - 1));
+  const u32 warp = first_lane(t, before_warp <= target && target - before_warp < of_warp);
+  if (warp == t.warp) {
+    u64 before = shuffle(t, before_warp, warp);
+    const u32 each = (words.end - words.begin + kWarpSize - 1) / kWarpSize;
+    const u32 begin = words.begin + t.lane * each;
+    u64 own = 0;
+    for (u32 i = begin; i < begin + each && i < words.end; ++i) {
+      own += drawn_mass(words, words.logits[i], i, boundary, min_p);
+    }
+    const u64 before_lane = before + sum_before(t, own);
+    const u32 lane = first_lane(t, before_lane <= target && target - before_lane < own);
+    before = shuffle(t, before_lane, lane);
+    const u32 first = words.begin + lane * each;
+    for (u32 i = 0; i < each; i += kWarpSize) {
+      const u32 id = first + i + t.lane;
+      const bool inside = i + t.lane < each && id < words.end;
+      const u64 mass = inside ? drawn_mass(words, words.logits[id], id, boundary, min_p) : 0;
+      const u64 before_word = before + sum_before(t, mass);
+      const u32 found = first_lane(t, before_word <= target && target - before_word < mass);
+      if (found < kWarpSize) {
+        if (t.lane == found) *s.chosen = id;
         break;
       }
-      before += shuffle(t, sum, kWarpSize - 1);
+      before = shuffle(t, before_word + mass, kWarpSize - 1);
     }
   }
   block_sync(t);
-  return *chosen;
+  return *s.chosen;
+}
+
+// The same for a short list, in any order.
+GPU_FN u32 draw_listed(Thread t, u64 random, SampleWords words, SampleCut cut, float min_p,
+                       SampleScratch s) {
+  const u32 num_threads = t.num_warps * kWarpSize;
+  block_sync(t);
+  for (u32 i = t.index; i < cut.num_listed; i += num_threads) {
+    const float mass = relative_mass(words, number_of(s.list[i]));
+    s.masses[i] = s.list[i] < cut.boundary || mass < min_p ? 0 : whole_mass(mass);
+  }
+  block_sync(t);
+  for (u32 i = t.index; i < cut.num_listed; i += num_threads) {
+    const u32 id = place_of(s.list[i]);
+    u64 before = 0, total = 0;
+    for (u32 j = 0; j < cut.num_listed; ++j) {
+      before += place_of(s.list[j]) < id ? s.masses[j] : 0;
+      total += s.masses[j];
+    }
+    const u64 target = mul_hi(random, total);
+    if (before <= target && target - before < s.masses[i]) *s.chosen = id;
+  }
+  block_sync(t);
+  return *s.chosen;
 }
 
 // The num_top likeliest possible words, one after another.
@@ -318,64 +226,118 @@ GPU_FN void list_top(Thread t, SampleWords words, u32 num_top, u32 max_top, floa
   }
 }
 
+// What a look at all words gives.
+struct SampleTotals {
+  float total;  // of masses at temperature 1
+  u64 mass;     // at the row's temperature, of words that are not less than min_p; also in s.sums,
+                // for each warp
+  u32 first;    // the lowest id of the largest logit
+};
+GPU_FN SampleTotals total_words(Thread t, SampleWords words, bool draws, float min_p,
+                                SampleScratch s) {
+  SampleWords plain = words;
+  plain.scale = 1.44269504f;
+  const bool is_plain = words.scale == plain.scale;
+  float total = 0;
+  u64 mass = 0;
+  u32 first = 0xffffffffu;
+  for (u32 i = words.begin + t.lane; i < words.end; i += kSampleChunk * kWarpSize) {
+    const SampleLogits logits = load_logits(words, i);
+    GPU_UNROLL
+    for (u32 j = 0; j < kSampleChunk; ++j) {
+      const float logit = logits.value[j];
+      const float counts = relative_mass(plain, logit);
+      total += counts;
+      if (logit == words.largest && first == 0xffffffffu) first = i + j * kWarpSize;
+      if (!draws) continue;
+      const float drawn = is_plain ? counts : relative_mass(words, logit);
+      mass += drawn < min_p ? 0 : whole_mass(drawn);
+    }
+  }
+  total = warp_sum(t, total);
+  mass = warp_sum(t, mass);
+  const u64 place = warp_max(t, static_cast<u64>(0xffffffffu - first));
+  if (t.lane == 0) {
+    s.totals[t.warp] = total;
+    s.sums[t.warp] = mass;
+    s.places[t.warp] = place;
+  }
+  block_sync(t);
+  const bool is_warp = t.lane < t.num_warps;
+  SampleTotals all;
+  all.total = warp_sum(t, is_warp ? s.totals[t.lane] : 0.0f);
+  all.mass = warp_sum(t, is_warp ? s.sums[t.lane] : static_cast<u64>(0));
+  all.first =
+      0xffffffffu - static_cast<u32>(warp_max(t, is_warp ? s.places[t.lane] : static_cast<u64>(0)));
+  block_sync(t);  // before the places are used again
+  return all;
+}
+
 GPU_FN void sample(Thread t, const GPU_CONST SampleParams& p, const GPU_GLOBAL float* logits,
                    const GPU_GLOBAL SampleRow* rows, const GPU_GLOBAL i32* mask_ids,
                    const GPU_GLOBAL SampleSeen* seen, const GPU_GLOBAL SampleBias* biases,
                    GPU_GLOBAL float* workspace, GPU_GLOBAL i32* ids, GPU_GLOBAL float* logprobs,
                    GPU_GLOBAL i32* top_ids, GPU_GLOBAL float* top_logprobs,
                    GPU_SHARED char* scratch) {
-  GPU_SHARED u64* sums = reinterpret_cast<GPU_SHARED u64*>(scratch) + kSampleList;
-  GPU_SHARED u32* chosen = reinterpret_cast<GPU_SHARED u32*>(sums + kSampleSums);
+  const SampleScratch s = sample_scratch(scratch);
   const GPU_GLOBAL SampleRow* row = rows + t.block.x;
-  const u32 num_threads = t.num_warps * kWarpSize;
   const u64 first = static_cast<u64>(t.block.x) * p.vocab;
   SampleWords words;
   words.logits = logits + first;
   words.vocab = p.vocab;
+  const u32 each = ((p.vocab + t.num_warps - 1) / t.num_warps + kWarpSize - 1) / kWarpSize;
+  words.begin = t.warp * each * kWarpSize < p.vocab ? t.warp * each * kWarpSize : p.vocab;
+  words.end = words.begin + each * kWarpSize < p.vocab ? words.begin + each * kWarpSize : p.vocab;
+  words.scale = 1.44269504f;
   if (row->allowed_count + row->suppressed_count + row->seen_count + row->bias_count > 0) {
     change_logits(t, row, p.vocab, logits + first, mask_ids, seen, biases, workspace + first);
     words.logits = workspace + first;
   }
-  u64 best = 0;
-  for (u32 i = t.index; i < p.vocab; i += num_threads) {
-    const u64 rank = ranked(words.logits[i], i);
-    if (rank > best) best = rank;
+  float own_largest = as_f32(0xff800000u);
+  for (u32 i = words.begin + t.lane; i < words.end; i += kSampleChunk * kWarpSize) {
+    const SampleLogits loaded = load_logits(words, i);
+    GPU_UNROLL
+    for (u32 j = 0; j < kSampleChunk; ++j) own_largest = gpu_max(own_largest, loaded.value[j]);
   }
-  best = block_max(t, best, sums);
-  words.largest = number_of(best);
-  words.scale = 1.44269504f;
-  u32 id = place_of(best);
+  words.largest = block_max(t, own_largest, s.totals);
+  const bool is_usual = is_finite(words.largest);
+  const bool draws = is_usual && row->temperature > 0;
+  if (draws) words.scale = 1.44269504f / row->temperature;
+  const u32 top_k = row->top_k < p.vocab ? row->top_k : 0;
+  const bool cuts = draws && (top_k > 0 || row->top_p < 1.0f);
+  const float min_p = row->min_p > 0 ? gpu_min(row->min_p, 1.0f) : 0.0f;
+  const SampleTotals all = total_words(t, words, draws, cuts ? 0.0f : min_p, s);
+  u32 id = all.first;
   float logprob = 0;
-  float log_total = 0;
-  if (!is_finite(words.largest)) {
+  if (!is_usual) {
     // Either +infinity is there, or nothing is left at all.
     if (!(words.largest > 0)) {
-      id = lowest_allowed(t, row, p.vocab, mask_ids, sums);
+      id = lowest_allowed(t, row, p.vocab, mask_ids, s.places);
       logprob = as_f32(0xff800000u);
     }
-    for (u32 n = t.index; n < p.max_top; n += num_threads) {
+    for (u32 n = t.index; n < p.max_top; n += t.num_warps * kWarpSize) {
       const bool is_word = n == 0 && row->num_top > 0;
       top_ids[t.block.x * p.max_top + n] = is_word ? static_cast<i32>(id) : -1;
       top_logprobs[t.block.x * p.max_top + n] = is_word ? logprob : as_f32(0xff800000u);
     }
   } else {
-    u64 own = 0;
-    for (u32 i = t.index; i < p.vocab; i += num_threads) {
-      own += whole_mass(relative_mass(words, words.logits[i]));
-    }
-    const u64 total = block_sum(t, own, sums);
-    log_total = gpu_log(static_cast<float>(total) * 9.094947017729282e-13f);
+    const float log_total = gpu_log(all.total);
     list_top(t, words, row->num_top, p.max_top, log_total, top_ids + t.block.x * p.max_top,
-             top_logprobs + t.block.x * p.max_top, sums);
-    if (row->temperature > 0) {
-      words.scale = 1.44269504f / row->temperature;
-      u64 own_mass = 0;
-      for (u32 i = t.index; i < p.vocab; i += num_threads) {
-        own_mass += whole_mass(relative_mass(words, words.logits[i]));
+             top_logprobs + t.block.x * p.max_top, s.places);
+    if (draws) {
+      // Should nothing be left to draw from, it is the likeliest.
+      if (t.index == 0) *s.chosen = id;
+      SampleCut cut;
+      cut.boundary = 0;
+      cut.num_listed = 0;
+      if (cuts) {
+        cut = cut_words(t, words, own_largest, all.mass, top_k, row->top_p, s);
+        if (cut.num_listed == 0) sum_drawn(t, words, cut.boundary, min_p, s);
       }
-      const u64 mass = block_sum(t, own_mass, sums);
-      const u64 boundary = last_kept(t, row, words, mass, scratch);
-      id = draw(t, row, words, boundary, sums, chosen);
+      block_sync(t);
+      const u64 random = random_bits(row);
+      id = cut.num_listed > 0 ? draw_listed(t, random, words, cut, min_p, s)
+                              : draw(t, random, words, cut.boundary, min_p, s);
     }
     logprob = words.logits[id] - words.largest - log_total;
   }

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <limits>
 #include <numeric>
 
@@ -24,6 +25,42 @@ TEST_P(DeviceTest, MemoryIsAlignedAndReturnsWhatWasUploaded) {
     EXPECT_TRUE(stream().synchronize().ok());
     EXPECT_EQ(back, values);
   }
+}
+
+TEST_P(DeviceTest, CopiesArriveWithTheMarkBehindThem) {
+  constexpr std::int64_t kCount = 700000;  // a dozen of them are more than a stream may keep ready
+  constexpr std::int32_t kRounds = 150;    // and these are more marks
+  constexpr std::int32_t kBehind = 20;
+  auto tensor = Tensor::create(*device_, DType::kI32, {kCount});
+  ASSERT_TRUE(tensor.ok());
+  Ints values(static_cast<std::size_t>(kCount));
+  std::vector<Ints> back(kRounds);
+  std::vector<std::uint64_t> marks;
+  for (std::int32_t round = 0; round < kRounds + kBehind; ++round) {
+    if (round < kRounds) {
+      // Small ones, and large ones where many are under way.
+      const std::int64_t count = round % 50 < 30 ? kCount : 5;
+      std::fill_n(values.begin(), count, round);
+      const TensorView view = tensor->rows(count);
+      stream().upload(std::as_bytes(std::span(values).first(static_cast<std::size_t>(count))),
+                      view);
+      Ints& to = back[static_cast<std::size_t>(round)];
+      to.resize(static_cast<std::size_t>(count));
+      stream().download(view, std::as_writable_bytes(std::span(to)));
+      marks.push_back(stream().mark());
+    }
+    if (round < kBehind) continue;
+    const auto old = static_cast<std::size_t>(round - kBehind);
+    ASSERT_TRUE(stream().wait(marks[old]).ok());
+    EXPECT_TRUE(std::ranges::all_of(
+        back[old], [&](std::int32_t value) { return value == static_cast<std::int32_t>(old); }))
+        << "round " << old;
+    EXPECT_TRUE(stream().wait(marks[old]).ok()) << "a second time";
+    if (old > 0) {
+      EXPECT_GE(stream().ms_between(marks[old - 1], marks[old]).value_or(0), 0.0);
+    }
+  }
+  EXPECT_TRUE(stream().synchronize().ok());
 }
 
 TEST_P(DeviceTest, TooMuchMemoryIsAnError) {

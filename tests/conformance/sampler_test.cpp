@@ -171,6 +171,29 @@ TEST_P(Sampler, TopKKeepsTheLowestIdsOfEqualWords) {
   EXPECT_LT(chi_square(histogram({1, 1, 1, 1}, row, 20000), {0.5, 0.5, 0, 0}), 10.9);
 }
 
+TEST_P(Sampler, ManyEqualWordsAreCutByTheirIds) {
+  for (const std::size_t vocab : {200, 600, 5003}) {
+    const Floats logits(vocab, 1.5f);
+    SamplingRow by_number;
+    by_number.temperature = 0.7f;
+    by_number.top_k = 3;
+    SamplingRow by_mass = by_number;
+    by_mass.top_k = 0;
+    by_mass.top_p = 2.5f / static_cast<float>(vocab);  // 0, 1 and 2 words before: three stay
+    SamplingRow by_both = by_mass;
+    by_both.top_k = 5;
+    by_both.top_p = 0.5f;  // of five words: 0, 1 and 2 before
+    for (SamplingRow row : {by_number, by_mass, by_both}) {
+      std::vector<int> counts(vocab);
+      for (row.position = 0; row.position < 60; ++row.position) {
+        ++counts[static_cast<std::size_t>(sample(logits, {row}).ids[0])];
+      }
+      EXPECT_EQ(counts[0] + counts[1] + counts[2], 60) << vocab << " words";
+      EXPECT_GT(counts[2], 0) << vocab << " words";
+    }
+  }
+}
+
 TEST_P(Sampler, TopPCountsTheMassThatTopKLeft) {
   SamplingRow row;
   row.temperature = 1;

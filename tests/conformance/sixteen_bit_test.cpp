@@ -34,9 +34,10 @@ TEST_P(SixteenBit, LinearForEveryNumberOfRows) {
   struct Size {
     std::int64_t m, n, k;
   };
-  for (const Size s : {Size{1, 40, 64}, Size{3, 17, 96}, Size{8, 130, 512}, Size{9, 64, 72},
-                       Size{20, 136, 160}, Size{32, 48, 1024}, Size{33, 64, 40}, Size{70, 264, 136},
-                       Size{150, 72, 588}, Size{50, 7, 33}}) {
+  for (const Size s :
+       {Size{1, 40, 64}, Size{3, 17, 96}, Size{8, 130, 512}, Size{9, 64, 72}, Size{20, 136, 160},
+        Size{32, 48, 1024}, Size{33, 64, 40}, Size{70, 264, 136}, Size{150, 72, 588},
+        Size{50, 7, 33}, Size{2, 40, 8192}, Size{13, 24, 2336}}) {
     const Floats x = random16(s.m * s.k, 1), w = random16(s.n * s.k, 2);
     const Floats bias = random_floats(s.n, 3);
     const Guarded weight = Guarded::of(w, {s.n, s.k}), bias_tensor = Guarded::of(bias, {s.n});
@@ -105,8 +106,8 @@ TEST_P(SixteenBit, LinearAddsResidualsAndPeriodicRows) {
 }
 
 TEST_P(SixteenBit, FewRowsAreBitEqualAtAnyBatch) {
-  const std::int64_t n = 100, k = 320, most = 32;
-  const Guarded x = Guarded::bf16_of(random_floats(most * k, 11), {most, k});
+  const std::int64_t n = 100, k = 2400, rows = 21;
+  const Guarded x = Guarded::bf16_of(random_floats(rows * k, 11), {rows, k});
   const Guarded w = Guarded::of(random_floats(n * k, 12), {n, k});
   const auto matrix = ops().pack({w.view(), {}}, DType::kBf16).value();
   const auto run = [&](std::int64_t begin, std::int64_t count) {
@@ -115,11 +116,15 @@ TEST_P(SixteenBit, FewRowsAreBitEqualAtAnyBatch) {
                  {.x = x.view().rows(begin, count), .weight = matrix.get(), .y = y.view()});
     return y;
   };
-  const Guarded all = run(0, most);
-  for (const std::int64_t count : {1, 2, 7, 8, 9, 16, 17}) {
-    for (const std::int64_t begin : {std::int64_t{0}, std::int64_t{5}, most - count}) {
-      EXPECT_EQ(row_bits(run(begin, count), 0, count), row_bits(all, begin, count))
-          << begin << " + " << count;
+  std::vector<std::vector<std::uint32_t>> alone;
+  for (std::int64_t row = 0; row < rows; ++row) alone.push_back(row_bits(run(row, 1), 0, 1));
+  for (const std::int64_t count : {2, 7, 8, 9, 16}) {
+    for (const std::int64_t begin : {std::int64_t{0}, std::int64_t{5}, rows - count}) {
+      const Guarded together = run(begin, count);
+      for (std::int64_t row = 0; row < count; ++row) {
+        EXPECT_EQ(row_bits(together, row, 1), alone[static_cast<std::size_t>(begin + row)])
+            << "row " << row << " of " << begin << " + " << count;
+      }
     }
   }
 }
@@ -152,28 +157,29 @@ TEST_P(SixteenBit, PagedAttention) {
     DType pages;
   };
   // Rows, context and prefix of each sequence: prompts, chunks, decoded rows.
-  const Ints query_start = {0, 50, 51, 53, 95, 96}, context = {50, 133, 70, 200, 1};
+  const Ints query_start = {0, 50, 51, 53, 95, 96}, context = {50, 333, 70, 200, 1};
   const Ints prefix = {37, 100, 0, 190, 0};
+  const int longest = 333;
   for (const Case c : {Case{2, 2, 64, 16, DType::kBf16}, Case{4, 2, 64, 16, DType::kBf16},
                        Case{2, 1, 72, 16, DType::kBf16}, Case{2, 2, 32, 8, DType::kBf16},
                        Case{1, 1, 128, 24, DType::kBf16}, Case{1, 1, 256, 16, DType::kBf16},
                        Case{2, 2, 64, 16, DType::kI8}}) {
     const HeadLayout heads{c.heads, c.kv_heads, c.head_dim, c.page_size};
     const std::int64_t width = std::int64_t{c.heads + 2 * c.kv_heads} * c.head_dim;
-    const std::int64_t max_pages = (200 + c.page_size - 1) / c.page_size;
+    const std::int64_t max_pages = (longest + c.page_size - 1) / c.page_size;
     const std::int64_t num_pages = 5 * max_pages;
     Ints table;
     for (std::int64_t i = 0; i < num_pages; ++i) {
       table.push_back(static_cast<std::int32_t>((i * 7 + 3) % num_pages));
     }
     Floats rope;
-    for (int p = 0; p < 200; ++p) {
+    for (int p = 0; p < longest; ++p) {
       for (int i = 0; i < 4; ++i) {
         rope.push_back(std::cos(0.1f * static_cast<float>(p * (i + 1))));
         rope.push_back(std::sin(0.1f * static_cast<float>(p * (i + 1))));
       }
     }
-    const Guarded rope_tensor = Guarded::of(rope, {200, 4, 2});
+    const Guarded rope_tensor = Guarded::of(rope, {longest, 4, 2});
     const auto run = [&](DType type) {
       const Shape pool{num_pages, c.kv_heads, std::int64_t{c.page_size} * c.head_dim};
       const Shape steps{num_pages, c.kv_heads, c.page_size};
@@ -218,6 +224,22 @@ TEST_P(SixteenBit, PagedAttention) {
     expect_equal_but_for_rounding(run, c.pages == DType::kI8 ? 2e-2 : kAttended,
                                   "heads of " + std::to_string(c.head_dim) + ", pages of " +
                                       std::string(dtype_name(c.pages)));
+  }
+}
+
+TEST_P(SixteenBit, LayerNormOfEveryWidth) {
+  for (const std::int64_t width : {1, 8, 72, 264, 1152, 2048, 2056, 4096, 8192, 8200}) {
+    const std::int64_t rows = 3;
+    const Floats x = random16(rows * width, 35, 3), weight = random_floats(width, 36);
+    const Floats bias = random_floats(width, 37);
+    const Guarded w = Guarded::of(weight, {width}), b = Guarded::of(bias, {width});
+    expect_equal_but_for_rounding(
+        [&](DType type) {
+          const Guarded y = tensor(type, x, {rows, width});
+          ops().layer_norm(stream(), y.view(), w.view(), b.view(), 1e-5f, y.view());
+          return y;
+        },
+        kRounded, "width " + std::to_string(width));
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include "backend/cuda/native_kernels.h"
 #include "kernels/attention.h"
+#include "kernels/cuda_dependent.h"
 
 namespace fovea::cuda {
 namespace {
@@ -47,6 +48,21 @@ __device__ __forceinline__ void load_transposed(unsigned (&r)[4], const void* ro
                : "r"(address));
 }
 
+// Four 8x8 matrices of 16-bit elements.
+__device__ __forceinline__ void load_matrices(unsigned (&r)[4], const void* row) {
+  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(address));
+}
+
+// 2^x to 2 units in the last place; 0 for what is too small.
+__device__ __forceinline__ float fast_exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 __device__ __forceinline__ unsigned pair_of(float low, float high) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
   return *reinterpret_cast<const unsigned*>(&pair);
@@ -66,12 +82,18 @@ struct Tile {
   int out_stride;
 };
 
+// What tensor cores multiply at a time is 16 deep.
+template <int kDim>
+constexpr int kPadded = (kDim + 15) / 16 * 16;
+
 // Flash attention: a warp holds 16 rows, keys come in tiles of 64 through shared memory, the next
-// tile while this one is computed. kDim is head_dim rounded up to 16; what lies beyond is zero.
+// tile while this one is computed. kDim is at least head_dim and a multiple of 8; what lies beyond
+// head_dim is zero.
 template <int kDim, class Keys>
 __device__ __forceinline__ void attend_tile(const Tile& tile, int head_dim, Keys keys,
                                             __nv_bfloat16* shared) {
-  constexpr int kStride = kDim + 8;  // keeps the lanes of a load in different banks
+  constexpr int kDepth = kPadded<kDim>;
+  constexpr int kStride = kDepth + 8;  // keeps the lanes of a load in different banks
   constexpr int kTileElements = kKeys * kStride;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int group = lane / 4, quarter = lane % 4;
@@ -79,7 +101,7 @@ __device__ __forceinline__ void attend_tile(const Tile& tile, int head_dim, Keys
   const auto load = [&](int begin, int stage) {
     __nv_bfloat16* k_tile = shared + stage * 2 * kTileElements;
     __nv_bfloat16* v_tile = k_tile + kTileElements;
-    constexpr int kChunks = kDim / 8;
+    constexpr int kChunks = kDepth / 8;
     for (int i = threadIdx.x; i < kKeys * kChunks; i += kThreads) {
       const int key = i / kChunks, d = i % kChunks * 8;
       const bool inside = begin + key < static_cast<int>(tile.visibility.num_keys) && d < head_dim;
@@ -93,9 +115,9 @@ __device__ __forceinline__ void attend_tile(const Tile& tile, int head_dim, Keys
 
   // The rows' queries as the left side of the products.
   const int upper = warp * 16 + group, lower = upper + 8;
-  unsigned q[kDim / 16][4];
+  unsigned q[kDepth / 16][4];
 #pragma unroll
-  for (int c = 0; c < kDim / 16; ++c) {
+  for (int c = 0; c < kDepth / 16; ++c) {
 #pragma unroll
     for (int part = 0; part < 4; ++part) {
       const int row = part % 2 == 0 ? upper : lower;
@@ -112,6 +134,8 @@ __device__ __forceinline__ void attend_tile(const Tile& tile, int head_dim, Keys
       lower < tile.num_rows ? static_cast<int>(visible_keys(tile.visibility, tile.row + lower))
                             : 0};
   const int end = static_cast<int>(visible_keys(tile.visibility, tile.row + tile.num_rows - 1));
+  // Keys in front of this are seen by all rows of the warp.
+  const int seen_by_all = __reduce_min_sync(~0u, min(seen[0], seen[1]));
   float largest[2] = {-1e30f, -1e30f};
   float totals[2] = {0, 0};
   float sums[kDim / 8][4] = {};
@@ -128,13 +152,25 @@ __device__ __forceinline__ void attend_tile(const Tile& tile, int head_dim, Keys
     const __nv_bfloat16* k_tile = shared + stage * 2 * kTileElements;
     const __nv_bfloat16* v_tile = k_tile + kTileElements;
     float scores[kKeys / 8][4] = {};
+    const __nv_bfloat16* key = k_tile + (lane / 16 * 8 + lane % 8) * kStride + lane / 8 % 2 * 8;
 #pragma unroll
-    for (int n = 0; n < kKeys / 8; ++n) {
-      const __nv_bfloat16* key = k_tile + (n * 8 + group) * kStride + quarter * 2;
+    for (int n = 0; n < kKeys / 8; n += 2) {
 #pragma unroll
-      for (int c = 0; c < kDim / 16; ++c) {
-        multiply_16x8(scores[n], q[c], *reinterpret_cast<const unsigned*>(key + c * 16),
-                      *reinterpret_cast<const unsigned*>(key + c * 16 + 8));
+      for (int c = 0; c < kDepth / 16; ++c) {
+        unsigned keys_of[4];
+        load_matrices(keys_of, key + n * 8 * kStride + c * 16);
+        multiply_16x8(scores[n], q[c], keys_of[0], keys_of[1]);
+        multiply_16x8(scores[n + 1], q[c], keys_of[2], keys_of[3]);
+      }
+    }
+    if (begin + kKeys > seen_by_all) {
+#pragma unroll
+      for (int n = 0; n < kKeys / 8; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int position = begin + n * 8 + quarter * 2 + i % 2;
+          if (position >= seen[i / 2]) scores[n][i] = -1e30f;
+        }
       }
     }
     float tile_largest[2] = {-1e30f, -1e30f};
@@ -142,18 +178,18 @@ __device__ __forceinline__ void attend_tile(const Tile& tile, int head_dim, Keys
     for (int n = 0; n < kKeys / 8; ++n) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const int position = begin + n * 8 + quarter * 2 + i % 2;
-        scores[n][i] = position < seen[i / 2] ? scores[n][i] * scale : -1e30f;
         tile_largest[i / 2] = fmaxf(tile_largest[i / 2], scores[n][i]);
       }
     }
+    float offset[2];  // every row sees its first key: there is a largest score from then on
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       tile_largest[h] = fmaxf(tile_largest[h], __shfl_xor_sync(~0u, tile_largest[h], 1));
       tile_largest[h] = fmaxf(tile_largest[h], __shfl_xor_sync(~0u, tile_largest[h], 2));
       const float joined = fmaxf(largest[h], tile_largest[h]);
-      const float earlier = exp2f(largest[h] - joined);
+      const float earlier = fast_exp2((largest[h] - joined) * scale);
       largest[h] = joined;
+      offset[h] = -joined * scale;
       totals[h] *= earlier;
 #pragma unroll
       for (int d = 0; d < kDim / 8; ++d) {
@@ -165,8 +201,7 @@ __device__ __forceinline__ void attend_tile(const Tile& tile, int head_dim, Keys
     for (int n = 0; n < kKeys / 8; ++n) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const int position = begin + n * 8 + quarter * 2 + i % 2;
-        const float weight = position < seen[i / 2] ? exp2f(scores[n][i] - largest[i / 2]) : 0.0f;
+        const float weight = fast_exp2(__fmaf_rn(scores[n][i], scale, offset[i / 2]));
         scores[n][i] = weight;
         totals[i / 2] += weight;
       }
@@ -179,11 +214,11 @@ __device__ __forceinline__ void attend_tile(const Tile& tile, int head_dim, Keys
                                    pair_of(scores[2 * c + 1][2], scores[2 * c + 1][3])};
       const __nv_bfloat16* row = v_tile + (c * 16 + lane % 16) * kStride + lane / 16 * 8;
 #pragma unroll
-      for (int d = 0; d < kDim / 16; ++d) {
+      for (int d = 0; d < kDepth / 16; ++d) {
         unsigned values[4];
         load_transposed(values, row + d * 16);
         multiply_16x8(sums[2 * d], weights, values[0], values[1]);
-        multiply_16x8(sums[2 * d + 1], weights, values[2], values[3]);
+        if (2 * d + 1 < kDim / 8) multiply_16x8(sums[2 * d + 1], weights, values[2], values[3]);
       }
     }
     __syncthreads();  // before the tile is overwritten
@@ -208,11 +243,11 @@ __device__ __forceinline__ void attend_tile(const Tile& tile, int head_dim, Keys
 
 template <int kDim>
 constexpr int shared_bytes() {
-  return 2 * 2 * kKeys * (kDim + 8) * static_cast<int>(sizeof(__nv_bfloat16));
+  return 2 * 2 * kKeys * (kPadded<kDim> + 8) * static_cast<int>(sizeof(__nv_bfloat16));
 }
 
 template <int kDim>
-__global__ void __launch_bounds__(kThreads) attend_crops(TensorAttention p) {
+__global__ void __launch_bounds__(kThreads, kDim <= 80 ? 4 : 2) attend_crops(TensorAttention p) {
   extern __shared__ __align__(16) char scratch[];
   const int dim = p.num_heads * p.head_dim;
   const int row = blockIdx.x * kAttentionTileRows;
@@ -267,7 +302,7 @@ __device__ __forceinline__ Tile paged_tile(const TensorAttention& p, int index, 
 }
 
 template <int kDim>
-__global__ void __launch_bounds__(kThreads) attend_prompts(TensorAttention p) {
+__global__ void __launch_bounds__(kThreads, kDim <= 80 ? 4 : 2) attend_prompts(TensorAttention p) {
   extern __shared__ __align__(16) char scratch[];
   PagedKeys keys;
   const Tile tile = paged_tile(p, blockIdx.x, blockIdx.y, kAttentionTileRows, keys);
@@ -296,6 +331,7 @@ cudaError_t run(const TensorAttention& p, bool paged, cudaStream_t stream) {
 cudaError_t run_for_dim(const TensorAttention& p, bool paged, cudaStream_t stream) {
   if (p.head_dim <= 32) return run<32>(p, paged, stream);
   if (p.head_dim <= 64) return run<64>(p, paged, stream);
+  if (p.head_dim <= 72) return run<72>(p, paged, stream);
   if (p.head_dim <= 80) return run<80>(p, paged, stream);
   return run<128>(p, paged, stream);
 }
@@ -310,8 +346,11 @@ __global__ void __launch_bounds__(kDecodeWarps * 32) decode_row(TensorAttention 
   constexpr int kLanes = kDim / 8;      // of a key
   constexpr int kGroups = 32 / kLanes;  // keys of a warp at a time
   constexpr int kStep = kDecodeWarps * kGroups;
+  constexpr int kTogether = 4;  // keys and values of a group that are under way
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int group = lane / kLanes, part = lane % kLanes;
+  kernels::wait_for_earlier_kernels();
+  kernels::let_later_kernels_start();
   PagedKeys keys;
   const Tile tile = paged_tile(p, blockIdx.x, blockIdx.y, 1, keys);
   const int seen = static_cast<int>(visible_keys(tile.visibility, tile.row));
@@ -331,49 +370,83 @@ __global__ void __launch_bounds__(kDecodeWarps * 32) decode_row(TensorAttention 
   for (int i = 0; i < 8; ++i) q[i] *= scale;
   float largest = -1e30f, total = 0;
   float sums[8] = {};
-#pragma unroll 2
-  for (int position = warp * kGroups + group; position - group < seen; position += kStep) {
-    const bool inside = position < seen;
-    uint4 k_words = {0, 0, 0, 0}, v_words = {0, 0, 0, 0};
-    if (inside) {
-      const std::size_t at = static_cast<std::size_t>(key_row(keys, position)) * kDim + part * 8;
-      k_words = *reinterpret_cast<const uint4*>(tile.k + at);
-      v_words = *reinterpret_cast<const uint4*>(tile.v + at);
+  for (int begin = warp * kGroups; begin < seen; begin += kTogether * kStep) {
+    uint4 k_words[kTogether], v_words[kTogether];
+#pragma unroll
+    for (int s = 0; s < kTogether; ++s) {
+      const int position = begin + group + s * kStep;
+      k_words[s] = {0, 0, 0, 0};
+      v_words[s] = {0, 0, 0, 0};
+      if (position < seen) {
+        const std::size_t at = static_cast<std::size_t>(key_row(keys, position)) * kDim + part * 8;
+        k_words[s] = *reinterpret_cast<const uint4*>(tile.k + at);
+        v_words[s] = *reinterpret_cast<const uint4*>(tile.v + at);
+      }
     }
-    float k[8], v[8];
-    widen(k_words, k);
-    widen(v_words, v);
-    float score = 0;
+    float scores[kTogether];
+    float joined = largest;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) score += q[i] * k[i];
+    for (int s = 0; s < kTogether; ++s) {
+      float k[8];
+      widen(k_words[s], k);
+      scores[s] = 0;
 #pragma unroll
-    for (int mask = 1; mask < kLanes; mask *= 2) score += __shfl_xor_sync(~0u, score, mask);
-    if (!inside) continue;
-    const float joined = fmaxf(largest, score);
-    const float earlier = exp2f(largest - joined), weight = exp2f(score - joined);
+      for (int i = 0; i < 8; ++i) scores[s] += q[i] * k[i];
+#pragma unroll
+      for (int mask = 1; mask < kLanes; mask *= 2) {
+        scores[s] += __shfl_xor_sync(~0u, scores[s], mask);
+      }
+      if (begin + group + s * kStep >= seen) scores[s] = -2e30f;
+      joined = fmaxf(joined, scores[s]);
+    }
+    const float earlier = exp2f(largest - joined);
     largest = joined;
-    total = total * earlier + weight;
+    total *= earlier;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) sums[i] = sums[i] * earlier + weight * v[i];
-  }
-  __shared__ float all_largest[kStep], all_totals[kStep];
-  __shared__ float all_sums[kStep][kDim];
-  const int slot = warp * kGroups + group;
-  if (part == 0) {
-    all_largest[slot] = largest;
-    all_totals[slot] = total;
-  }
+    for (int i = 0; i < 8; ++i) sums[i] *= earlier;
 #pragma unroll
-  for (int i = 0; i < 8; ++i) all_sums[slot][part * 8 + i] = sums[i];
+    for (int s = 0; s < kTogether; ++s) {
+      const float weight = exp2f(scores[s] - joined);
+      float v[8];
+      widen(v_words[s], v);
+      total += weight;
+#pragma unroll
+      for (int i = 0; i < 8; ++i) sums[i] += weight * v[i];
+    }
+  }
+  // The groups of a warp, then the warps.
+#pragma unroll
+  for (int mask = kLanes; mask < 32; mask *= 2) {
+    const float joined = fmaxf(largest, __shfl_xor_sync(~0u, largest, mask));
+    const float factor = exp2f(largest - joined);
+    largest = joined;
+    total *= factor;
+    total += __shfl_xor_sync(~0u, total, mask);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      sums[i] *= factor;
+      sums[i] += __shfl_xor_sync(~0u, sums[i], mask);
+    }
+  }
+  __shared__ float all_largest[kDecodeWarps], all_totals[kDecodeWarps];
+  __shared__ float all_sums[kDecodeWarps][kDim];
+  if (lane == 0) {
+    all_largest[warp] = largest;
+    all_totals[warp] = total;
+  }
+  if (group == 0) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) all_sums[warp][part * 8 + i] = sums[i];
+  }
   __syncthreads();
   for (int d = threadIdx.x; d < kDim; d += kDecodeWarps * 32) {
     float joined = -1e30f;
-    for (int s = 0; s < kStep; ++s) joined = fmaxf(joined, all_largest[s]);
+    for (int w = 0; w < kDecodeWarps; ++w) joined = fmaxf(joined, all_largest[w]);
     float sum = 0, mass = 0;
-    for (int s = 0; s < kStep; ++s) {
-      const float factor = exp2f(all_largest[s] - joined);
-      mass += all_totals[s] * factor;
-      sum += all_sums[s][d] * factor;
+    for (int w = 0; w < kDecodeWarps; ++w) {
+      const float factor = exp2f(all_largest[w] - joined);
+      mass += all_totals[w] * factor;
+      sum += all_sums[w][d] * factor;
     }
     tile.out[d] = __float2bfloat16_rn(sum / mass);
   }
@@ -381,26 +454,22 @@ __global__ void __launch_bounds__(kDecodeWarps * 32) decode_row(TensorAttention 
 
 }  // namespace
 
-cudaError_t self_attention(const TensorAttention& args, cudaStream_t stream) {
-  return run_for_dim(args, false, stream);
+cudaError_t self_attention(const TensorAttention& args, KernelStream stream) {
+  return run_for_dim(args, false, stream.handle);
 }
 
-cudaError_t prompt_attention(const TensorAttention& args, cudaStream_t stream) {
-  return run_for_dim(args, true, stream);
+cudaError_t prompt_attention(const TensorAttention& args, KernelStream stream) {
+  return run_for_dim(args, true, stream.handle);
 }
 
-cudaError_t decode_attention(const TensorAttention& args, cudaStream_t stream) {
+cudaError_t decode_attention(const TensorAttention& args, KernelStream stream) {
   const dim3 grid(args.num_tiles, args.num_heads);
-  if (args.head_dim == 32) {
-    decode_row<32><<<grid, kDecodeWarps * 32, 0, stream>>>(args);
-  } else if (args.head_dim == 64) {
-    decode_row<64><<<grid, kDecodeWarps * 32, 0, stream>>>(args);
-  } else if (args.head_dim == 128) {
-    decode_row<128><<<grid, kDecodeWarps * 32, 0, stream>>>(args);
-  } else {
-    decode_row<256><<<grid, kDecodeWarps * 32, 0, stream>>>(args);
-  }
-  return cudaGetLastError();
+  constexpr unsigned kThreadsOfRow = kDecodeWarps * 32;
+  if (args.head_dim == 32) return launch_behind(decode_row<32>, grid, kThreadsOfRow, stream, args);
+  if (args.head_dim == 64) return launch_behind(decode_row<64>, grid, kThreadsOfRow, stream, args);
+  if (args.head_dim == 128)
+    return launch_behind(decode_row<128>, grid, kThreadsOfRow, stream, args);
+  return launch_behind(decode_row<256>, grid, kThreadsOfRow, stream, args);
 }
 
 }  // namespace fovea::cuda

@@ -13,6 +13,7 @@ namespace {
 
 constexpr int kLeastMajor = 8;     // bf16 instructions
 constexpr int kCropsPerPass = 13;  // the largest picture in one pass
+constexpr int kStepsInFlight = 2;  // one runs, one waits
 
 std::string version_text(int version) {
   return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
@@ -62,6 +63,7 @@ class CudaDevice final : public Device {
     return free;
   }
   int crops_per_pass() const override { return kCropsPerPass; }
+  int steps_in_flight() const override { return kStepsInFlight; }
   Result<std::unique_ptr<Stream>> make_stream() override {
     FOVEA_TRY(std::unique_ptr<Stream> stream, CudaStream::create(index_));
     return stream;

@@ -44,8 +44,8 @@ void CudaLauncher::launch(Stream& stream, const portable::Launch& launch) {
     arguments[i + 1] = &buffers[i];
   }
   cuda_stream.check(
-      cudaLaunchKernel(kernel.entry, dim3(launch.grid.x, launch.grid.y, launch.grid.z),
-                       dim3(launch.threads), arguments, launch.shared_bytes, cuda_stream.handle()),
+      launch_behind(kernel.entry, dim3(launch.grid.x, launch.grid.y, launch.grid.z), launch.threads,
+                    launch.shared_bytes, cuda_stream.for_kernels(), arguments),
       kernel.name);
 }
 

@@ -30,7 +30,7 @@ bool CudaOps::stream_weights(CudaStream& stream, const LinearArgs& args) {
                             .activation = static_cast<int>(args.activation),
                             .add_is_f32 = args.add.dtype == DType::kF32,
                             .y_is_f32 = args.y.dtype == DType::kF32};
-  stream.check(streamed_linear(call, stream.handle()), "a product of few rows");
+  stream.check(streamed_linear(call, stream.for_kernels()), "a product of few rows");
   return true;
 }
 
@@ -59,9 +59,9 @@ bool CudaOps::multiply_large(CudaStream& stream, const LinearArgs& args) {
   if (product.bias != nullptr && !product.y_is_f32) {
     std::byte* bias = bias_.get(launcher_, stream, static_cast<std::size_t>(product.n) * 2);
     if (bias == nullptr) return true;
-    stream.check(
-        round_to_bf16(args.bias.as<float>(), bias, static_cast<int>(product.n), stream.handle()),
-        "rounding a bias");
+    stream.check(round_to_bf16(args.bias.as<float>(), bias, static_cast<int>(product.n),
+                               stream.for_kernels()),
+                 "rounding a bias");
     product.bias = bias;
   }
   if (!products_->run(stream, product)) return false;
@@ -94,6 +94,33 @@ void CudaOps::linear(Stream& stream, const LinearArgs& args) {
   PortableOps::linear(stream, args);
 }
 
+void CudaOps::layer_norm(Stream& stream, TensorView x, TensorView weight, TensorView bias,
+                         float eps, TensorView y) {
+  const std::int64_t width = x.shape.back(), rows = x.num_elements() / width;
+  std::uintptr_t addresses = 0;
+  for (const TensorView& tensor : {x, weight, bias, y}) {
+    addresses |= reinterpret_cast<std::uintptr_t>(tensor.data);
+  }
+  if (x.dtype != DType::kBf16 || y.dtype != DType::kBf16 || !can_norm(width) ||
+      addresses % 16 != 0 || rows == 0) {
+    return PortableOps::layer_norm(stream, x, weight, bias, eps, y);
+  }
+  FOVEA_CHECK(weight.num_elements() == width && bias.num_elements() == width &&
+                  y.num_elements() == rows * width,
+              "x {}, weight {}, bias {}, y {}", x.shape.to_string(), weight.shape.to_string(),
+              bias.shape.to_string(), y.shape.to_string());
+  auto& cuda_stream = static_cast<CudaStream&>(stream);
+  if (!cuda_stream.check(cudaSetDevice(options_.device_index), "choosing the device")) return;
+  const RowNorm call{.x = x.data,
+                     .weight = weight.as<float>(),
+                     .bias = bias.as<float>(),
+                     .y = y.data,
+                     .rows = static_cast<int>(rows),
+                     .width = static_cast<int>(width),
+                     .eps = eps};
+  cuda_stream.check(row_norm(call, cuda_stream.for_kernels()), "a norm");
+}
+
 void CudaOps::self_attention(Stream& stream, TensorView qkv, int tokens, int num_heads,
                              TensorView out) {
   const std::int64_t dim = out.shape.back();
@@ -116,7 +143,7 @@ void CudaOps::self_attention(Stream& stream, TensorView qkv, int tokens, int num
                        .head_dim = head_dim};
   call.tokens = tokens;
   call.num_crops = static_cast<int>(rows / tokens);
-  cuda_stream.check(cuda::self_attention(call, cuda_stream.handle()), "attention of crops");
+  cuda_stream.check(cuda::self_attention(call, cuda_stream.for_kernels()), "attention of crops");
 }
 
 void CudaOps::paged_attention(Stream& stream, TensorView qkv, KvPages pages, HeadLayout heads,
@@ -150,12 +177,13 @@ void CudaOps::paged_attention(Stream& stream, TensorView qkv, KvPages pages, Hea
   if (tables.num_prompt_tiles > 0) {
     call.tiles_at = static_cast<int>(tables.prompt_tiles_at);
     call.num_tiles = static_cast<int>(tables.num_prompt_tiles);
-    cuda_stream.check(prompt_attention(call, cuda_stream.handle()), "attention of prompts");
+    cuda_stream.check(prompt_attention(call, cuda_stream.for_kernels()), "attention of prompts");
   }
   if (tables.num_decode_tiles > 0) {
     call.tiles_at = static_cast<int>(tables.decode_tiles_at);
     call.num_tiles = static_cast<int>(tables.num_decode_tiles);
-    cuda_stream.check(decode_attention(call, cuda_stream.handle()), "attention of decoded rows");
+    cuda_stream.check(decode_attention(call, cuda_stream.for_kernels()),
+                      "attention of decoded rows");
   }
 }
 

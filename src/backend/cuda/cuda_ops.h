@@ -9,8 +9,9 @@
 namespace fovea::cuda {
 
 /// PortableOps with what NVIDIA's hardware does better: bf16 products through cuBLASLt, or with
-/// weights streamed from memory for a few rows; attention on tensor cores. What is not bf16 takes
-/// the portable kernels, and so does everything in batch-invariant mode.
+/// weights streamed from memory for a few rows; attention on tensor cores; norms that read a row
+/// once. What is not bf16 takes the portable kernels, and so does everything in batch-invariant
+/// mode that would depend on the batch.
 class CudaOps final : public portable::PortableOps {
  public:
   struct Options {
@@ -20,6 +21,8 @@ class CudaOps final : public portable::PortableOps {
   static Result<std::unique_ptr<Ops>> create(Device& device, portable::Launcher& launcher,
                                              const Options& options);
 
+  void layer_norm(Stream& stream, TensorView x, TensorView weight, TensorView bias, float eps,
+                  TensorView y) override;
   void linear(Stream& stream, const LinearArgs& args) override;
   void self_attention(Stream& stream, TensorView qkv, int tokens, int num_heads,
                       TensorView out) override;

@@ -4,12 +4,24 @@
 
 #include "base/math.h"
 #include "base/try.h"
+#include "kernels/cuda_entries.h"
 
 namespace fovea::cuda {
 namespace {
 
-constexpr std::size_t kStagingBytes = std::size_t{16} << 20;
-constexpr std::size_t kLargestStaged = std::size_t{4} << 20;
+constexpr std::size_t kStagingBytes = std::size_t{32} << 20;
+constexpr std::size_t kLargestStaged = std::size_t{8} << 20;  // the crops of the largest picture
+
+// Whether the code that this device runs of our kernels knows of kernels behind them.
+bool kernels_start_early() {
+  cudaFuncAttributes attributes{};
+  const void* any = kernels::cuda_kernel(kernels::KernelId::sample).entry;
+  if (cudaFuncGetAttributes(&attributes, any) != cudaSuccess) {
+    cudaGetLastError();  // not the next call's
+    return false;
+  }
+  return attributes.ptxVersion >= 90;
+}
 
 }  // namespace
 
@@ -23,18 +35,30 @@ Result<std::unique_ptr<CudaStream>> CudaStream::create(int device_index) {
     cudaStreamDestroy(handle);
     return std::move(staging).error();
   }
-  return std::unique_ptr<CudaStream>(
+  std::unique_ptr<CudaStream> stream(
       new CudaStream(device_index, handle, std::move(staging).value()));
+  stream->starts_early_ = kernels_start_early();
+  for (cudaEvent_t& event : stream->events_) {
+    status = cudaEventCreate(&event);
+    if (status != cudaSuccess) return cuda_error(ErrorCode::kDeviceLost, status, "making an event");
+  }
+  return stream;
 }
 
 CudaStream::~CudaStream() {
   cudaSetDevice(device_index_);
   cudaStreamSynchronize(handle_);
+  for (const cudaEvent_t event : events_) {
+    if (event != nullptr) cudaEventDestroy(event);
+  }
   cudaStreamDestroy(handle_);
 }
 
 void CudaStream::fail(Error error) {
-  if (!failure_) failure_ = std::move(error);
+  const std::uint64_t before = last_mark_ + 1;
+  if (failures_.empty() || failures_.back().before != before) {
+    failures_.push_back({before, std::move(error)});
+  }
 }
 
 bool CudaStream::check(cudaError_t status, std::string_view doing) {
@@ -46,15 +70,16 @@ bool CudaStream::check(cudaError_t status, std::string_view doing) {
 std::byte* CudaStream::stage(std::size_t size) {
   if (size > kLargestStaged) return nullptr;
   const std::size_t room = round_up(size, std::size_t{256});
-  if (staged_bytes_ + room > staging_.size_bytes()) {
-    // Everything staged so far has been copied then; downloads wait for synchronize().
-    if (!downloads_.empty()) return nullptr;
-    check(cudaStreamSynchronize(handle_), "waiting for copies");
-    staged_bytes_ = 0;
+  const std::size_t ring = staging_.size_bytes();
+  // A copy lies in one piece: what is left at the end of the ring is passed over.
+  const std::uint64_t left = ring - staged_end_ % ring;
+  const std::uint64_t begin = staged_end_ + (room > left ? left : 0);
+  if (begin + room - staged_begin_ > ring) {
+    drain();
+    return stage(size);
   }
-  std::byte* place = staging_.data() + staged_bytes_;
-  staged_bytes_ += room;
-  return place;
+  staged_end_ = begin + room;
+  return staging_.data() + begin % ring;
 }
 
 void CudaStream::upload(std::span<const std::byte> source, TensorView destination) {
@@ -76,22 +101,83 @@ void CudaStream::download(TensorView source, std::span<std::byte> destination) {
               destination.size());
   if (destination.empty() || !check(cudaSetDevice(device_index_), "choosing the device")) return;
   std::byte* staged = stage(destination.size());
-  if (staged != nullptr) downloads_.push_back({staged, destination});
+  if (staged != nullptr) downloads_.push_back({last_mark_ + 1, staged, destination});
   check(cudaMemcpyAsync(staged != nullptr ? staged : destination.data(), source.data,
                         destination.size(), cudaMemcpyDefault, handle_),
         "copying from the device");
 }
 
+// What came back may be handed over before anybody waits for it, and failures stay where they are.
+void CudaStream::drain() {
+  if (check(cudaStreamSynchronize(handle_), "waiting for copies")) hand_over(last_mark_ + 1);
+  staged_begin_ = staged_end_;
+}
+
+void CudaStream::hand_over(std::uint64_t mark) {
+  while (!downloads_.empty() && downloads_.front().before <= mark) {
+    const Download& download = downloads_.front();
+    std::memcpy(download.destination.data(), download.staged, download.destination.size());
+    downloads_.pop_front();
+  }
+  if (mark > last_mark_) {
+    staged_begin_ = staged_end_;
+  } else if (has_event(mark)) {
+    staged_begin_ = std::max(staged_begin_, staged_at_mark_[mark % kMarks]);
+  }
+}
+
+Status CudaStream::finish(std::uint64_t mark, cudaError_t outcome) {
+  // A device that is lost fails for whoever waits first.
+  const bool is_lost = !check(outcome, "running on the device");
+  if (is_lost) {
+    downloads_.clear();
+    staged_begin_ = staged_end_;
+  } else {
+    hand_over(mark);
+  }
+  last_waited_ = std::max(last_waited_, std::min(mark, last_mark_));
+  std::optional<Error> failure;
+  while (!failures_.empty() && (is_lost || failures_.front().before <= mark)) {
+    if (!failure) failure = std::move(failures_.front().error);
+    failures_.erase(failures_.begin());
+  }
+  if (failure) return std::move(*failure);
+  return {};
+}
+
 Status CudaStream::synchronize() {
   check(cudaSetDevice(device_index_), "choosing the device");
-  check(cudaStreamSynchronize(handle_), "running on the device");
-  staged_bytes_ = 0;
-  const std::vector<Download> downloads = std::exchange(downloads_, {});
-  if (failure_) return *std::exchange(failure_, std::nullopt);
-  for (const Download& download : downloads) {
-    std::memcpy(download.destination.data(), download.staged, download.destination.size());
+  return finish(last_mark_ + 1, cudaStreamSynchronize(handle_));
+}
+
+std::uint64_t CudaStream::mark() {
+  // The mark that had this event before is done then, should nobody have waited for it.
+  if (last_mark_ >= kMarks && last_waited_ + kMarks <= last_mark_) drain();
+  const std::uint64_t next = last_mark_ + 1;
+  if (check(cudaSetDevice(device_index_), "choosing the device")) {
+    check(cudaEventRecord(event(next), handle_), "setting a mark");
   }
-  return {};
+  staged_at_mark_[next % kMarks] = staged_end_;
+  return last_mark_ = next;
+}
+
+Status CudaStream::wait(std::uint64_t mark) {
+  FOVEA_CHECK(mark <= last_mark_, "mark {} of {}", mark, last_mark_);
+  if (mark <= last_waited_) return {};
+  check(cudaSetDevice(device_index_), "choosing the device");
+  return finish(mark, has_event(mark) ? cudaEventSynchronize(event(mark)) : cudaSuccess);
+}
+
+std::optional<double> CudaStream::ms_between(std::uint64_t begin, std::uint64_t end) {
+  if (begin == 0 || begin > end || end > last_waited_ || !has_event(begin)) {
+    return std::nullopt;
+  }
+  float ms = 0;
+  if (cudaEventElapsedTime(&ms, event(begin), event(end)) != cudaSuccess) {
+    cudaGetLastError();  // not the next call's
+    return std::nullopt;
+  }
+  return ms;
 }
 
 }  // namespace fovea::cuda

@@ -1,18 +1,22 @@
 #pragma once
 
+#include <array>
 #include <cuda_runtime_api.h>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <vector>
 
+#include "backend/cuda/dependent_launch.h"
 #include "backend/cuda/pinned_memory.h"
 #include "backend/stream.h"
 
 namespace fovea::cuda {
 
 /// A CUDA stream with pinned memory through which small copies pass: uploads are read when the call
-/// returns and run when their turn comes, downloads are handed over by synchronize(). One thread at
-/// a time.
+/// returns and run when their turn comes, downloads are handed over by whoever waits for them. The
+/// pinned memory is a ring; what a mark was set behind is free again once the mark has been waited
+/// for. One thread at a time.
 class CudaStream final : public Stream {
  public:
   /// Errors: kResourceExhausted, kDeviceLost.
@@ -22,17 +26,29 @@ class CudaStream final : public Stream {
   void upload(std::span<const std::byte> source, TensorView destination) override;
   void download(TensorView source, std::span<std::byte> destination) override;
   Status synchronize() override;
+  std::uint64_t mark() override;
+  Status wait(std::uint64_t mark) override;
+  std::optional<double> ms_between(std::uint64_t begin, std::uint64_t end) override;
 
   cudaStream_t handle() const { return handle_; }
-  /// Keeps the first failure for synchronize().
+  KernelStream for_kernels() const { return {handle_, starts_early_}; }
+  /// Keeps the first failure since the last mark for whoever waits for what comes next.
   void fail(Error error);
   /// The same for what a call of the runtime returned; false when it failed.
   bool check(cudaError_t status, std::string_view doing);
 
  private:
+  // Marks are numbered from 1; number m has event m mod kMarks, and is forgotten kMarks later.
+  static constexpr std::uint64_t kMarks = 64;
+
   struct Download {
+    std::uint64_t before;  // the first mark behind it
     const std::byte* staged;
     std::span<std::byte> destination;
+  };
+  struct Failure {
+    std::uint64_t before;
+    Error error;
   };
 
   CudaStream(int device_index, cudaStream_t handle, PinnedMemory staging)
@@ -40,13 +56,29 @@ class CudaStream final : public Stream {
 
   // Room for `size` bytes of a copy; null when the copy is better made without.
   std::byte* stage(std::size_t size);
+  cudaEvent_t event(std::uint64_t mark) const { return events_[mark % kMarks]; }
+  // Whether the event still is this mark's; if not, the mark is done.
+  bool has_event(std::uint64_t mark) const { return mark + kMarks > last_mark_; }
+  // Waits for all that was enqueued, so that the ring is free.
+  void drain();
+  // What came back in front of a mark that is done.
+  void hand_over(std::uint64_t mark);
+  // The end of waiting for a mark.
+  Status finish(std::uint64_t mark, cudaError_t outcome);
 
   int device_index_;
   cudaStream_t handle_;
+  bool starts_early_ = false;
   PinnedMemory staging_;
-  std::size_t staged_bytes_ = 0;  // in use by copies that may not have run yet
-  std::vector<Download> downloads_;
-  std::optional<Error> failure_;
+  // Positions in the ring count on and on.
+  std::uint64_t staged_begin_ = 0;  // in use by copies that may not have run yet
+  std::uint64_t staged_end_ = 0;
+  std::array<cudaEvent_t, kMarks> events_{};
+  std::array<std::uint64_t, kMarks> staged_at_mark_{};  // staged_end_ when the mark was set
+  std::uint64_t last_mark_ = 0;
+  std::uint64_t last_waited_ = 0;
+  std::deque<Download> downloads_;
+  std::vector<Failure> failures_;  // oldest first, one for each mark at most
 };
 
 }  // namespace fovea::cuda

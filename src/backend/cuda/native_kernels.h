@@ -4,7 +4,8 @@
 // files define the functions. Each enqueues on `stream` and returns what the launch said.
 
 #include <cstdint>
-#include <cuda_runtime_api.h>
+
+#include "backend/cuda/dependent_launch.h"
 
 namespace fovea::cuda {
 
@@ -23,15 +24,29 @@ struct StreamedLinear {
   bool add_is_f32;
   bool y_is_f32;
 };
-inline constexpr int kMostStreamedRows = 32;
+inline constexpr int kMostStreamedRows = 16;
 /// Whether the kernel takes these sizes.
 constexpr bool can_stream(std::int64_t m, std::int64_t k) {
   return m >= 1 && m <= kMostStreamedRows && k % 32 == 0;
 }
-cudaError_t streamed_linear(const StreamedLinear& args, cudaStream_t stream);
+cudaError_t streamed_linear(const StreamedLinear& args, KernelStream stream);
 
 /// to[i] = from[i] rounded to bf16.
-cudaError_t round_to_bf16(const float* from, void* to, int count, cudaStream_t stream);
+cudaError_t round_to_bf16(const float* from, void* to, int count, KernelStream stream);
+
+/// LayerNorm of bf16 rows, each in one read. y may be x.
+struct RowNorm {
+  const void* x;  ///< [rows, width] bf16, rows aligned to 16 bytes
+  const float* weight;
+  const float* bias;
+  void* y;
+  int rows, width;
+  float eps;
+};
+inline constexpr int kMostNormWidth = 8192;
+/// Whether the kernel takes rows of this width.
+constexpr bool can_norm(std::int64_t width) { return width % 8 == 0 && width <= kMostNormWidth; }
+cudaError_t row_norm(const RowNorm& args, KernelStream stream);
 
 /// Where attention finds its rows and keys; see kernels/attention.h for the tables.
 struct TensorAttention {
@@ -51,13 +66,13 @@ struct TensorAttention {
 inline constexpr int kAttentionTileRows = 64;
 /// Whether the kernel takes heads of this size.
 constexpr bool can_attend(int head_dim) { return head_dim % 8 == 0 && head_dim <= 128; }
-cudaError_t self_attention(const TensorAttention& args, cudaStream_t stream);
-cudaError_t prompt_attention(const TensorAttention& args, cudaStream_t stream);
+cudaError_t self_attention(const TensorAttention& args, KernelStream stream);
+cudaError_t prompt_attention(const TensorAttention& args, KernelStream stream);
 
 /// Single rows over their pages: num_tiles of the tables are (sequence, row) pairs.
 constexpr bool can_decode(int head_dim) {
   return head_dim == 32 || head_dim == 64 || head_dim == 128 || head_dim == 256;
 }
-cudaError_t decode_attention(const TensorAttention& args, cudaStream_t stream);
+cudaError_t decode_attention(const TensorAttention& args, KernelStream stream);
 
 }  // namespace fovea::cuda

@@ -45,7 +45,7 @@ class DeviceTable {
   /// Null when memory runs out.
   std::byte* put(Launcher& launcher, Stream& stream, std::span<const std::byte> contents) {
     if (data_ != nullptr && contents.size() == sent_.size() &&
-        std::equal(contents.begin(), contents.end(), sent_.begin())) {
+        (contents.empty() || std::memcmp(contents.data(), sent_.data(), contents.size()) == 0)) {
       return data_;
     }
     data_ = memory_.get(launcher, stream, std::max<std::size_t>(contents.size(), 16));

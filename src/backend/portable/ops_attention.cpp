@@ -91,7 +91,8 @@ void PortableOps::rope_and_store_kv(Stream& stream, TensorView rope, TensorView 
       qkv.num_elements() == rows * num_heads * heads.head_dim && slots.num_elements() == rows,
       "qkv {}, {} positions, {} slots", qkv.shape.to_string(), rows, slots.num_elements());
   check_pages(pages, heads);
-  launch(stream, kernels_for(qkv.dtype, pages.k.dtype).store, {narrow(rows)}, kThreads, 0,
+  launch(stream, kernels_for(qkv.dtype, pages.k.dtype).store,
+         {narrow(rows), ceil_div(narrow(num_heads), kThreads / kernels::kWarpSize)}, kThreads, 0,
          kernels::RopeParams{narrow(heads.num_heads), narrow(heads.num_kv_heads),
                              narrow(heads.head_dim), narrow(heads.page_size), narrow(rope.shape[1]),
                              narrow(rope.shape[0]), narrow(pages.k.shape[0] * heads.page_size), 0},

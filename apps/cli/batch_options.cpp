@@ -15,7 +15,7 @@ namespace {
 
 using Skill = RawBatchArgs::Skill;
 
-constexpr std::size_t kMaxTexts = 256;
+constexpr std::size_t kMaxTextsOfBatch = 256;
 constexpr std::string_view kPictures = "Pictures";
 constexpr std::string_view kOutputs = "Outputs";
 
@@ -117,8 +117,8 @@ Status check_texts(Skill skill, const RawBatchArgs& raw) {
     return raw.texts.empty() ? Status() : usage("a caption takes no --text");
   }
   if (raw.texts.empty()) return usage("--text is missing: the question, or the thing to look for");
-  if (raw.texts.size() > kMaxTexts) {
-    return usage(fmt::format("--text can be given {} times at most", kMaxTexts));
+  if (raw.texts.size() > kMaxTextsOfBatch) {
+    return usage(fmt::format("--text can be given {} times at most", kMaxTextsOfBatch));
   }
   for (const std::string& text : raw.texts) {
     if (text.empty()) return usage("a --text is empty");

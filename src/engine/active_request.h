@@ -27,8 +27,8 @@ struct EngineLoop::Active {
   std::optional<RuleAhead> guess;   // that a row in flight runs ahead on
 
   // On now_ms()'s clock; 0 = not yet.
-  double submitted_ms = 0, encoding_since_ms = 0, admitted_ms = 0, first_token_ms = 0,
-         last_token_ms = 0;
+  double submitted_ms = 0, picture_since_ms = 0, encoding_since_ms = 0, admitted_ms = 0,
+         first_token_ms = 0, last_token_ms = 0;
 
   double place_ms() const { return submitted_ms - request.priority * kPriorityStepMs; }
 };

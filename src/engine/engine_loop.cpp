@@ -84,7 +84,7 @@ bool EngineLoop::drain_inbox() {
 
 void EngineLoop::step() {
   expire(now_ms());
-  pictures_->start();
+  pictures_->start(costs_);
   idle_ = true;
   if (in_flight_.size() < static_cast<std::size_t>(runner_.depth())) plan_and_launch();
   if (!in_flight_.empty() &&
@@ -110,13 +110,12 @@ void EngineLoop::plan_and_launch() {
     fail(static_cast<std::uint64_t>(generation->order), out_of_memory());
     idle_ = false;
   }
-  const Error too_late = say(ErrorCode::kDeadlineExceeded, "the deadline cannot be met any more");
   for (Generation* generation : scheduler_.take_hopeless()) {
-    fail(static_cast<std::uint64_t>(generation->order), copy_of(too_late));
+    fail(static_cast<std::uint64_t>(generation->order), too_late());
   }
   for (const std::shared_ptr<PictureJob>& picture : scheduler_.take_hopeless_pictures()) {
     costs_.encoded_service.doubt();
-    pictures_->give_up(*picture, too_late);
+    pictures_->give_up(*picture, too_late());
     idle_ = false;
   }
   for (Generation* generation : scheduler_.take_homeless()) {
@@ -154,6 +153,7 @@ void EngineLoop::line_up(std::uint64_t id, const ReadyPicture& picture) {
   active.response.usage.picture_ms = picture.picture_ms;
   active.response.usage.vision_ms = picture.vision_ms;
   active.last_message->record.image_cached = picture.was_cached;
+  active.picture_since_ms = picture.since_ms;
   active.encoding_since_ms = picture.encoding_since_ms;
   Generation& generation = active.generation;
   generation.was_encoded = picture.encoding_since_ms > 0;

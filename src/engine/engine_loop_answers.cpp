@@ -89,6 +89,9 @@ void EngineLoop::complete(Active& active, Progress progress) {
   active.response.usage.decode_ms = done_ms - active.first_token_ms;
   active.response.usage.total_ms = done_ms - active.submitted_ms;
   costs_.service.learn(done_ms - active.admitted_ms);
+  if (active.picture_since_ms > 0) {
+    costs_.pictured_service.learn(done_ms - active.picture_since_ms);
+  }
   if (active.encoding_since_ms > 0) {
     costs_.encoded_service.learn(done_ms - active.encoding_since_ms);
   }
@@ -122,6 +125,9 @@ void EngineLoop::fail_all_with(const AdapterEntry& adapter, const Error& failure
 void EngineLoop::learn_from_late(const Active& active) noexcept {
   const double ended_ms = now_ms();
   if (active.admitted_ms > 0) costs_.service.learn_broken_off(ended_ms - active.admitted_ms);
+  if (active.picture_since_ms > 0) {
+    costs_.pictured_service.learn_broken_off(ended_ms - active.picture_since_ms);
+  }
   if (active.encoding_since_ms > 0) {
     costs_.encoded_service.learn_broken_off(ended_ms - active.encoding_since_ms);
   }

@@ -52,11 +52,18 @@ void PicturePipeline::add(std::uint64_t id, double place_ms, double deadline_ms,
 }
 
 // Pictures are decoded a little ahead of the requests that run, and no further.
-void PicturePipeline::start() noexcept {
+void PicturePipeline::start(StepCosts& costs) noexcept {
   while (num_in_preparation_ < options_.max_in_preparation && !unprepared_.empty()) {
     const std::uint64_t id = unprepared_.begin()->second;
     unprepared_.erase(unprepared_.begin());
     Client& client = clients_.at(id);
+    const double begin_ms = now_ms();
+    if (!unprepared_.empty() && begin_ms + costs.pictured_service.safe_ms() > client.deadline_ms) {
+      costs.pictured_service.doubt();
+      events_.failed(id, too_late());
+      continue;
+    }
+    client.result.since_ms = begin_ms;
     client.in_preparation = true;
     ++num_in_preparation_;
     attempt(id, [&] { identify(id, client); });

@@ -36,6 +36,7 @@ struct ReadyPicture {
   bool was_cached = false;                    ///< nothing was encoded for this request
   double picture_ms = 0;                      ///< hashing, decoding and cutting
   double vision_ms = 0;                       ///< from crops to embeddings
+  double since_ms = 0;                        ///< the work began
   double encoding_since_ms = 0;               ///< the first crop was planned; 0: none was
 };
 
@@ -77,8 +78,9 @@ class PicturePipeline {
   /// is 0 for none, `adapter` the namespace in the prefix cache.
   void add(std::uint64_t id, double place_ms, double deadline_ms, const Request& request,
            std::int32_t adapter);
-  /// Starts as many as may be in preparation.
-  void start() noexcept;
+  /// Starts as many as may be in preparation. One that could hardly be answered in time fails here,
+  /// while others wait: what it would have cost is theirs.
+  void start(StepCosts& costs) noexcept;
   /// A ready picture was cached when its request was lined up, and evicted before its turn.
   void find_again(std::uint64_t id) noexcept;
   /// The request has been admitted: its place in preparation is free.

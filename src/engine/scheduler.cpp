@@ -98,7 +98,7 @@ StepPlan Scheduler::plan(double now_ms, const StepCosts& costs, bool more_pictur
   plan_prompts(plan, budget);
   plan_admissions(plan, budget, now_ms, costs);
   // Without memory to note who is given up, nobody is.
-  (void)guarded([&] { give_up_pictures(plan, now_ms, costs); });
+  (void)guarded([&] { give_up_pictures(now_ms, costs); });
   plan_crops(plan, budget, now_ms, more_pictures);
   last_step_stalled_ = budget.answers_run && (plan.num_prefill_rows > 0 || plan.num_crops > 0);
   for (const PlannedRows& rows : plan.rows) ++rows.generation->steps_in_flight;
@@ -268,7 +268,7 @@ void Scheduler::plan_admissions(StepPlan& plan, StepBudget& budget, double now_m
       // Whose picture has been encoded for it was given time enough then.
       const TimeEstimate& service = costs.service;
       const double needed_ms = generation.was_encoded ? service.mean_ms() : service.safe_ms();
-      if (generation.deadline_ms > 0 && num_running() > 0 &&
+      if (generation.deadline_ms > 0 && num_waiting() > 1 &&
           now_ms + needed_ms > generation.deadline_ms) {
         hopeless_.push_back(&generation);
         waiting_.erase(place_of(generation));

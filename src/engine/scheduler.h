@@ -74,8 +74,8 @@ class Scheduler {
   /// again before add().
   std::vector<Generation*> take_homeless() { return std::exchange(homeless_, {}); }
   /// Generations that could hardly finish before their deadline if they started now, and would take
-  /// the place of others. Where nothing runs, one is tried all the same: so estimates that are too
-  /// high do not last.
+  /// the place of others. Where nobody else waits, one is tried all the same: so nothing is refused
+  /// that costs nobody anything, and estimates that are too high do not last.
   std::vector<Generation*> take_hopeless() { return std::exchange(hopeless_, {}); }
   /// The same for pictures whose requests could hardly be answered in time if encoding went on now;
   /// they are no longer lined up.
@@ -118,7 +118,7 @@ class Scheduler {
   void plan_decodes(StepPlan& plan, StepBudget& budget);
   void plan_prompts(StepPlan& plan, StepBudget& budget);
   void plan_admissions(StepPlan& plan, StepBudget& budget, double now_ms, const StepCosts& costs);
-  void give_up_pictures(const StepPlan& plan, double now_ms, const StepCosts& costs);
+  void give_up_pictures(double now_ms, const StepCosts& costs);
   void plan_crops(StepPlan& plan, StepBudget& budget, double now_ms, bool more_pictures);
   int affordable_rows(const Generation& generation, const StepBudget& budget) const;
   void add_rows(StepPlan& plan, Generation& generation, int end, StepBudget& budget) noexcept;

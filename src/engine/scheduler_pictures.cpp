@@ -22,15 +22,14 @@ void Scheduler::drop_picture(const PictureJob& picture) noexcept {
 }
 
 // The vision encoder is the dearest part of many an answer: no crop for one that comes too late.
-// Where there is nothing else to do, the picture with the most time left is tried all the same.
-void Scheduler::give_up_pictures(const StepPlan& plan, double now_ms, const StepCosts& costs) {
+// When that is all of them, the one with the most time left is tried all the same.
+void Scheduler::give_up_pictures(double now_ms, const StepCosts& costs) {
   const double ends_ms = now_ms + costs.encoded_service.safe_ms();
   const auto is_hopeless = [&](const std::shared_ptr<PictureJob>& picture) {
     return picture->crops_planned == 0 && ends_ms > picture->deadline_ms;
   };
-  const bool is_idle = plan.rows.empty() && running_.empty();
   const PictureJob* last_hope = nullptr;
-  if (is_idle && std::all_of(pictures_.begin(), pictures_.end(), is_hopeless)) {
+  if (std::all_of(pictures_.begin(), pictures_.end(), is_hopeless)) {
     const auto latest = std::max_element(
         pictures_.begin(), pictures_.end(),
         [](const auto& a, const auto& b) { return a->deadline_ms < b->deadline_ms; });

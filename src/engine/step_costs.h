@@ -2,7 +2,14 @@
 
 #include <cmath>
 
+#include "base/guard.h"
+
 namespace fovea {
+
+/// What a request is told that is given up before its deadline has passed.
+inline Error too_late() noexcept {
+  return say(ErrorCode::kDeadlineExceeded, "the deadline cannot be met any more");
+}
 
 /// How long something takes that differs from time to time: a running mean and the mean distance
 /// from it, kept as TCP keeps its round trips (Jacobson 1988).
@@ -41,10 +48,11 @@ class TimeEstimate {
 
 /// What steps and requests have cost so far; the engine's loop keeps it.
 struct StepCosts {
-  double crop_ms = 0;            ///< of one crop in the vision encoder
-  double row_ms = 0;             ///< of one row of a prompt
-  TimeEstimate service;          ///< a request, from admission to its end
-  TimeEstimate encoded_service;  ///< one whose picture is encoded for it, from the first crop on
+  double crop_ms = 0;             ///< of one crop in the vision encoder
+  double row_ms = 0;              ///< of one row of a prompt
+  TimeEstimate service;           ///< a request, from admission to its end
+  TimeEstimate encoded_service;   ///< one whose picture is encoded for it, from the first crop on
+  TimeEstimate pictured_service;  ///< one with a picture, from the first look at that on
 };
 
 }  // namespace fovea

@@ -156,7 +156,8 @@ TEST(Scheduler, PicturesAndPromptsStallRunningAnswersNoLongerThanAllowed) {
   Rig rig({.max_sequences = 8, .max_rows = 500, .max_crops = 8, .max_stall_ms = 100});
   Generation& running = rig.line_up(3);
   rig.step();
-  rig.costs = {.crop_ms = 30, .row_ms = 1, .service = {}, .encoded_service = {}};
+  rig.costs = {
+      .crop_ms = 30, .row_ms = 1, .service = {}, .encoded_service = {}, .pictured_service = {}};
   Generation& large = rig.line_up(300);
   rig.line_up_picture(1, 8);
   int crops = 0, prompt = 0;
@@ -202,19 +203,22 @@ TEST(Scheduler, TheNewestIsPreemptedWhenPagesRunOutAndStartsAgainFromItsPlace) {
   EXPECT_GT(rows_of(rig.step(), newer), 0);
 }
 
-TEST(Scheduler, WhoCannotMeetItsDeadlineIsGivenUpBeforeItStarts) {
+TEST(Scheduler, WhoCannotMeetItsDeadlineMakesRoomForOthersBeforeItStarts) {
+  Rig rig;
+  Generation& late = rig.line_up(3);
+  Generation& other = rig.line_up(3);
+  late.deadline_ms = 50;
+  rig.costs.service = TimeEstimate(60);
+  const StepPlan plan = rig.step();
+  EXPECT_EQ(rows_of(plan, late), 0);
+  EXPECT_GT(rows_of(plan, other), 0);
+  EXPECT_EQ(rig.scheduler.take_hopeless(), std::vector{&late});
+}
+
+TEST(Scheduler, ADeadlineThatEstimatesRuleOutIsTriedWhenNobodyElseWaits) {
   Rig rig;
   rig.line_up(3);
   rig.step();
-  Generation& generation = rig.line_up(3);
-  generation.deadline_ms = 50;
-  rig.costs.service = TimeEstimate(60);
-  EXPECT_EQ(rows_of(rig.step(), generation), 0);
-  ASSERT_EQ(rig.scheduler.take_hopeless().size(), 1u);
-}
-
-TEST(Scheduler, AnIdleEngineTriesADeadlineThatItsEstimatesRuleOut) {
-  Rig rig;
   Generation& generation = rig.line_up(3);
   generation.deadline_ms = 50;
   rig.costs.service = TimeEstimate(60);
@@ -248,7 +252,7 @@ TEST(Scheduler, WhatIsBeingEncodedIsNotGivenUp) {
   EXPECT_TRUE(rig.scheduler.take_hopeless_pictures().empty());
 }
 
-TEST(Scheduler, AnIdleEngineTriesThePictureWithTheMostTimeLeft) {
+TEST(Scheduler, OfPicturesThatAllComeTooLateTheOneWithTheMostTimeLeftIsTried) {
   Rig rig;
   rig.costs.encoded_service = TimeEstimate(60);
   const auto sooner = rig.line_up_picture(1, 1), later = rig.line_up_picture(2, 1);

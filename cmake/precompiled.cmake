@@ -10,7 +10,7 @@ set(FOVEA_COMMON_HEADERS <algorithm> <array> <atomic> <chrono> <cmath> <conditio
 # Sources whose flags differ must be taken out with SKIP_PRECOMPILE_HEADERS.
 function(fovea_precompile target)
   if(FOVEA_PRECOMPILED_HEADERS)
-    target_precompile_headers(${target} REUSE_FROM fovea_precompiled)
+    target_precompile_headers(${target} REUSE_FROM fovea_precompiled_common)
   endif()
 endfunction()
 
@@ -25,10 +25,10 @@ endfunction()
 
 # The target that the headers come from: it compiles nothing else.
 if(FOVEA_PRECOMPILED_HEADERS)
-  set(source ${CMAKE_BINARY_DIR}/fovea_precompiled.cpp)
+  set(source ${CMAKE_BINARY_DIR}/fovea_precompiled_common.cpp)
   file(WRITE ${source}.new "")
   file(COPY_FILE ${source}.new ${source} ONLY_IF_DIFFERENT)
-  add_library(fovea_precompiled OBJECT ${source})
-  target_link_libraries(fovea_precompiled PRIVATE PkgConfig::FMT Boost::json fovea_warnings Threads::Threads)
-  target_precompile_headers(fovea_precompiled PRIVATE ${FOVEA_COMMON_HEADERS})
+  add_library(fovea_precompiled_common OBJECT ${source})
+  target_link_libraries(fovea_precompiled_common PRIVATE PkgConfig::FMT Boost::json fovea_warnings Threads::Threads)
+  target_precompile_headers(fovea_precompiled_common PRIVATE ${FOVEA_COMMON_HEADERS})
 endif()

@@ -14,7 +14,6 @@ function(fovea_precompile target)
   endif()
 endfunction()
 
-
 # fovea_compile_as_one(<target> <name> <sources...>)
 function(fovea_compile_as_one target name)
   if(FOVEA_PRECOMPILED_HEADERS)

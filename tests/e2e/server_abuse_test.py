@@ -86,6 +86,18 @@ class SlowClients(unittest.TestCase):
         self.assertIn(b"Connection: close", head)
         self.assertEqual(json.loads(body)["error"]["code"], "request_timeout")
 
+    def trickle(self, client, byte, gap_s):
+        """One byte after the other until an answer comes; gives up after five minutes."""
+        client.settimeout(gap_s)
+        for _ in range(int(300 / gap_s)):
+            try:
+                client.sendall(byte)
+                if client.recv(1, socket.MSG_PEEK):
+                    break
+            except TimeoutError:
+                pass
+        client.settimeout(None)
+
     def test_a_head_that_does_not_end_is_408(self):
         server = self.server("--head-timeout", 0.3)
         self.assert_request_timeout(server.raw(self.HEAD))
@@ -93,15 +105,7 @@ class SlowClients(unittest.TestCase):
     def test_a_head_that_trickles_is_408(self):
         server = self.server("--head-timeout", 1)
         client = server.raw(self.HEAD)
-        client.settimeout(0.1)
-        for _ in range(3000):  # a byte now and then does not buy more time
-            try:
-                client.sendall(b"X")
-                if client.recv(1, socket.MSG_PEEK):
-                    break
-            except TimeoutError:
-                pass
-        client.settimeout(None)
+        self.trickle(client, b"X", 0.1)  # a byte now and then does not buy more time
         self.assert_request_timeout(client)
 
     def test_a_body_that_pauses_too_long_is_408(self):
@@ -113,15 +117,7 @@ class SlowClients(unittest.TestCase):
     def test_a_body_that_trickles_for_ever_is_408(self):
         server = self.server("--body-timeout", 0.2)  # ten times that for the whole
         client = server.raw(self.HEAD + b"Content-Length: 100000\r\n\r\n{")
-        client.settimeout(0.02)
-        for _ in range(30000):
-            try:
-                client.sendall(b" ")
-                if client.recv(1, socket.MSG_PEEK):
-                    break
-            except TimeoutError:
-                pass
-        client.settimeout(None)
+        self.trickle(client, b" ", 0.02)
         self.assert_request_timeout(client)
 
     def test_a_connection_without_a_request_is_closed(self):

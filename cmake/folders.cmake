@@ -18,7 +18,8 @@ function(fovea_folder name)
   fovea_export_headers(fovea_${name} PUBLIC ${name} ${CMAKE_CURRENT_SOURCE_DIR})
   target_link_libraries(fovea_${name} PUBLIC ${ARG_MAY_INCLUDE}
                         PRIVATE fovea_warnings ${ARG_PRIVATE_LIBRARIES} Threads::Threads)
-  if(COMMAND fovea_precompile)
-    fovea_precompile(fovea_${name})
+  # Instrumented builds optimise what computes, and leave tests and the program around it as they are.
+  if(FOVEA_SANITIZE)
+    target_compile_options(fovea_${name} PRIVATE -O1)
   endif()
 endfunction()

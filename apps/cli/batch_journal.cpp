@@ -22,12 +22,12 @@ namespace {
 namespace fs = std::filesystem;
 using wire::BatchRecord;
 
-Error io_error(const fs::path& path, const char* verb, int error_number) {
+Error journal_error(const fs::path& path, const char* verb, int error_number) {
   return Error{ErrorCode::kIo, fmt::format("cannot {} {}: {}", verb, path.string(),
                                            std::system_category().message(error_number))};
 }
 
-Error refused(std::string message) {
+Error unusable(std::string message) {
   return Error{ErrorCode::kFailedPrecondition, std::move(message)};
 }
 
@@ -54,7 +54,7 @@ class LineReader {
       const ssize_t count = ::pread(fd_, chunk.data(), chunk.size(),
                                     offset_ + static_cast<std::int64_t>(rest_.size()));
       if (count < 0 && errno == EINTR) continue;
-      if (count < 0) return io_error(path_, "read", errno);
+      if (count < 0) return journal_error(path_, "read", errno);
       if (count == 0) return {};
       std::size_t searched = rest_.size();
       rest_.append(chunk.data(), static_cast<std::size_t>(count));
@@ -70,7 +70,7 @@ class LineReader {
       rest_.erase(0, begin);
       offset_ += static_cast<std::int64_t>(begin);
       if (rest_.size() > wire::kMaxBatchLine) {
-        return refused(
+        return unusable(
             fmt::format("{} is no file of a batch's answers: a line of it has more than "
                         "{} bytes",
                         path_.string(), wire::kMaxBatchLine));
@@ -128,14 +128,14 @@ Status BatchJournal::open_file(Mode mode) {
   const int flags = mode == Mode::kLook ? O_RDONLY : O_RDWR | O_CREAT;
   fd_ = ::open(path_.c_str(), flags | O_CLOEXEC, 0666);
   if (fd_ < 0 && errno == ENOENT && mode == Mode::kLook) return {};
-  if (fd_ < 0) return io_error(path_, "open", errno);
+  if (fd_ < 0) return journal_error(path_, "open", errno);
   struct stat status = {};
-  if (::fstat(fd_, &status) != 0) return io_error(path_, "read", errno);
-  if (!S_ISREG(status.st_mode)) return refused(fmt::format("{} is no file", path_.string()));
+  if (::fstat(fd_, &status) != 0) return journal_error(path_, "read", errno);
+  if (!S_ISREG(status.st_mode)) return unusable(fmt::format("{} is no file", path_.string()));
   if (mode == Mode::kLook) return {};
   if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK) return io_error(path_, "lock", errno);
-    return refused(fmt::format("another process writes {}", path_.string()));
+    if (errno != EWOULDBLOCK) return journal_error(path_, "lock", errno);
+    return unusable(fmt::format("another process writes {}", path_.string()));
   }
   return {};
 }
@@ -146,15 +146,15 @@ Status BatchJournal::scan(const Plan& plan, Scan& scan) {
     ++scan.num_lines;
     Result<BatchRecord> record = wire::parse_batch_record(text);
     if (!record.ok()) {
-      return refused(fmt::format("{}, line {}: {}; give another --out", path_.string(),
-                                 scan.num_lines, record.error().message));
+      return unusable(fmt::format("{}, line {}: {}; give another --out", path_.string(),
+                                  scan.num_lines, record.error().message));
     }
     const Line line{offset, text.size()};
     const auto question = scan.questions.find(record->text);
     const bool asked = question != scan.questions.end() &&
                        record->skill == wire::skill_name(plan.questions.front());
     if (!asked || record->key != plan.key) {
-      return refused(fmt::format(
+      return unusable(fmt::format(
           "{} holds answers {} (line {}): give another --out, or --overwrite to begin anew",
           path_.string(),
           asked ? "with other options or of another model"
@@ -179,7 +179,7 @@ Status BatchJournal::scan(const Plan& plan, Scan& scan) {
   const std::string_view start =
       wire::kBatchLineStart.substr(0, std::min(wire::kBatchLineStart.size(), reader.rest().size()));
   if (!reader.rest().starts_with(start)) {
-    return refused(
+    return unusable(
         fmt::format("{} is no file of a batch's answers; give another --out", path_.string()));
   }
   cut_off_bytes_ = reader.rest().size();
@@ -193,7 +193,7 @@ Result<std::string> BatchJournal::read_line(const Line& line) const {
     const ssize_t count = ::pread(fd_, text.data() + done, text.size() - done,
                                   line.offset + static_cast<std::int64_t>(done));
     if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) return io_error(path_, "read", count < 0 ? errno : EIO);
+    if (count <= 0) return journal_error(path_, "read", count < 0 ? errno : EIO);
     done += static_cast<std::size_t>(count);
   }
   return text;
@@ -206,7 +206,7 @@ Status BatchJournal::rewrite(const Scan& scan) {
   fs::path part = (error ? path_ : target);
   part.replace_filename(fmt::format(".{}.{}.part", part.filename().string(), ::getpid()));
   const int fd = ::open(part.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (fd < 0) return io_error(path_, "write", errno);
+  if (fd < 0) return journal_error(path_, "write", errno);
   int failure = ::flock(fd, LOCK_EX | LOCK_NB) == 0 ? 0 : errno;
 
   std::int64_t written = 0;
@@ -217,7 +217,7 @@ Status BatchJournal::rewrite(const Scan& scan) {
     *text += '\n';
     written += static_cast<std::int64_t>(text->size());
     if (const int number = write_whole(fd, *text); number != 0) {
-      return io_error(path_, "write", number);
+      return journal_error(path_, "write", number);
     }
     return copied;
   };
@@ -243,7 +243,7 @@ Status BatchJournal::rewrite(const Scan& scan) {
   if (!status.ok() || failure != 0) {
     ::close(fd);
     ::unlink(part.c_str());
-    return status.ok() ? io_error(path_, "write", failure) : status;
+    return status.ok() ? journal_error(path_, "write", failure) : status;
   }
   ::close(std::exchange(fd_, fd));
   size_bytes_ = written;
@@ -263,13 +263,13 @@ Result<BatchJournal> BatchJournal::open(const fs::path& path, const Plan& plan, 
     const ssize_t count = ::pread(journal.fd_, start.data(), start.size(), 0);
     start.resize(static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
     if (!wire::kBatchLineStart.starts_with(start)) {
-      return refused(
+      return unusable(
           fmt::format("{} is no file of a batch's answers; give another --out", path.string()));
     }
     std::ranges::fill(journal.lines_, Line{});
     journal.size_bytes_ = 0;
     journal.cut_off_bytes_ = 0;
-    if (::ftruncate(journal.fd_, 0) != 0) return io_error(path, "write", errno);
+    if (::ftruncate(journal.fd_, 0) != 0) return journal_error(path, "write", errno);
   } else {
     if (!status.ok()) return status.error();
     journal.was_empty_ = scan.num_lines == 0;
@@ -277,11 +277,11 @@ Result<BatchJournal> BatchJournal::open(const fs::path& path, const Plan& plan, 
     if (scan.has_outdated) {
       if (status = journal.rewrite(scan); !status.ok()) return status.error();
     } else if (journal.cut_off_bytes_ > 0 && ::ftruncate(journal.fd_, journal.size_bytes_) != 0) {
-      return io_error(path, "write", errno);
+      return journal_error(path, "write", errno);
     }
   }
   if (::lseek(journal.fd_, journal.size_bytes_, SEEK_SET) < 0)
-    return io_error(path, "write", errno);
+    return journal_error(path, "write", errno);
   return journal;
 }
 
@@ -298,9 +298,9 @@ Status BatchJournal::append(std::size_t picture_idx, std::size_t question_idx,
   if (const int failure = write_whole(fd_, text); failure != 0) {
     // What of the line did get written goes again, so that the file stays one of whole lines.
     if (::ftruncate(fd_, size_bytes_) != 0 || ::lseek(fd_, size_bytes_, SEEK_SET) < 0) {
-      return io_error(path_, "cut a half line off", errno);
+      return journal_error(path_, "cut a half line off", errno);
     }
-    return io_error(path_, "write", failure);
+    return journal_error(path_, "write", failure);
   }
   // An error is no answer: the next run asks again.
   if (record.answer.ok()) {
@@ -322,7 +322,7 @@ Result<BatchRecord> BatchJournal::read(std::size_t picture_idx, std::size_t ques
 }
 
 Status BatchJournal::flush() {
-  if (::fsync(fd_) != 0 && errno != EINVAL) return io_error(path_, "write", errno);
+  if (::fsync(fd_) != 0 && errno != EINVAL) return journal_error(path_, "write", errno);
   return {};
 }
 

@@ -138,7 +138,8 @@ class Finder {
                 fmt::format("the name {} is not UTF-8", replace_bad_utf8(path.string()))};
     }
     file.real = real_path(path);
-    keep(path, std::move(file), file.real.string());
+    const std::string identity = file.real.string();
+    keep(path, std::move(file), identity);
   }
 
   void add_folder(const fs::path& folder, bool is_named) {

@@ -5,11 +5,8 @@
 #include <limits>
 
 #include "pull_options.h"
-#include "values.h"
 
 namespace fovea::cli {
-
-Error usage(std::string message) { return Error{ErrorCode::kInvalidArgument, std::move(message)}; }
 
 CLI::Option* add_value(CLI::App& app, const std::string& names, const std::string& placeholder,
                        const std::string& help, Accept accept) {

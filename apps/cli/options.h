@@ -11,14 +11,12 @@
 #include "fovea/result.h"
 
 #include "args.h"
+#include "values.h"
 
 namespace fovea::cli {
 
 /// Stores an option's value, or says what is wrong with it.
 using Accept = std::function<Status(const std::string& text)>;
-
-/// An error in how the program was called.
-Error usage(std::string message);
 
 /// An option that takes one value; given twice, the last one counts. `names` as CLI11 spells them
 /// ("-m,--model"), `placeholder` as the help shows the value ("DIR").

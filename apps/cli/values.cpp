@@ -11,8 +11,6 @@
 namespace fovea::cli {
 namespace {
 
-Error usage(std::string message) { return Error{ErrorCode::kInvalidArgument, std::move(message)}; }
-
 template <class T>
 std::optional<T> parse_whole(std::string_view text) {
   T value{};
@@ -43,6 +41,8 @@ constexpr std::array kSwitches = {
 constexpr std::string_view kDivisorKey = "coordinate_divisor";
 
 }  // namespace
+
+Error usage(std::string message) { return Error{ErrorCode::kInvalidArgument, std::move(message)}; }
 
 Result<double> parse_number(std::string_view text) {
   const std::optional<double> value = parse_whole<double>(text);

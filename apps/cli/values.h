@@ -12,6 +12,9 @@
 
 namespace fovea::cli {
 
+/// An error in how the program was called.
+Error usage(std::string message);
+
 /// The values that options take, from their spelling on a command line. Whole strings only: no
 /// spaces, no trailing characters, no NaN or infinity. Errors are kInvalidArgument and say what
 /// would have been right.

@@ -16,8 +16,6 @@ namespace fs = std::filesystem;
 
 constexpr int kRangeNotSatisfiable = 416;
 
-bool is_success(int status) { return status >= 200 && status < 300; }
-
 // Keeps a short body.
 class TextSink final : public BodySink {
  public:
@@ -75,7 +73,7 @@ Status Downloader::receive(HttpRequest request, const RemoteFile& file, PartFile
     request.range_begin = part.bytes();
     request.if_range = part.bytes() > 0 ? part.etag() : std::string();
     HttpOutcome outcome = transport_.send(request, part);
-    if (outcome.status.ok() && is_success(outcome.response.status)) {
+    if (outcome.status.ok() && outcome.response.is_success()) {
       if (part.is_complete()) break;
       // It ended without an error, but too early: no length was announced.
       outcome.status = error(ErrorCode::kIo, "the server broke off");
@@ -128,7 +126,7 @@ Result<std::string> Downloader::fetch_text(const std::string& url, const std::st
   for (;;) {
     TextSink sink(what, max_bytes);
     const HttpOutcome outcome = transport_.send({.url = url, .token = token}, sink);
-    if (outcome.status.ok() && is_success(outcome.response.status)) return sink.take();
+    if (outcome.status.ok() && outcome.response.is_success()) return sink.take();
     if (retrier.again(outcome)) continue;
     if (!outcome.status.ok()) {
       return error(outcome.status.error().code, "{}: {}", what, outcome.status.error().message);

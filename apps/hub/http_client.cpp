@@ -17,8 +17,6 @@ namespace {
 constexpr std::size_t kMaxHeaderBytes = std::size_t{64} << 10;
 constexpr std::size_t kMaxErrorBodyBytes = std::size_t{64} << 10;
 
-bool is_success(int status) { return status >= 200 && status < 300; }
-
 // What another try cannot change: certificates, addresses that make no sense, our own refusals.
 bool may_pass(CURLcode code) {
   switch (code) {
@@ -84,7 +82,7 @@ struct HttpClient::Hop {
     long status = 0;
     curl_easy_getinfo(handle, CURLINFO_RESPONSE_CODE, &status);
     response.status = static_cast<int>(status);
-    if (is_success(response.status)) failure = sink.begin(response);
+    if (response.is_success()) failure = sink.begin(response);
     return failure.ok();
   }
 
@@ -111,7 +109,7 @@ struct HttpClient::Hop {
     auto& hop = *static_cast<Hop*>(self);
     hop.last_sign = std::chrono::steady_clock::now();
     if (!hop.begin()) return size + 1;  // anything else than `size` ends the transfer
-    if (!is_success(hop.response.status)) {
+    if (!hop.response.is_success()) {
       hop.error_body_bytes += size;
       return hop.error_body_bytes > kMaxErrorBodyBytes ? size + 1 : size;
     }

@@ -27,6 +27,8 @@ struct HttpResponse {
   int status = 0;
   std::map<std::string, std::string> headers;  ///< names in lower case; the last one counts
 
+  bool is_success() const { return status >= 200 && status < 300; }
+
   /// A header's value; empty where there is none.
   std::string header(const std::string& name) const;
 };

@@ -4,6 +4,8 @@
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
 
+#include "lower_case.h"
+
 namespace fovea::server {
 namespace {
 
@@ -21,18 +23,10 @@ bool equal_in_constant_time(std::string_view a, std::string_view b) {
   return CRYPTO_memcmp(first.data(), second.data(), first.size()) == 0;
 }
 
-std::string lower(std::string_view text) {
-  std::string result(text);
-  for (char& c : result) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return result;
-}
-
 std::string_view bearer_token(std::string_view authorization) {
   constexpr std::string_view kScheme = "bearer ";
   if (authorization.size() < kScheme.size() ||
-      lower(authorization.substr(0, kScheme.size())) != kScheme) {
+      lower_case(authorization.substr(0, kScheme.size())) != kScheme) {
     return {};
   }
   authorization.remove_prefix(kScheme.size());
@@ -52,7 +46,7 @@ std::string_view without_port(std::string_view host) {
 }  // namespace
 
 bool is_loopback(std::string_view host) {
-  const std::string name = lower(host);
+  const std::string name = lower_case(host);
   return name == "localhost" || name == "::1" || name == "[::1]" || name.starts_with("127.");
 }
 
@@ -90,7 +84,7 @@ std::optional<ApiError> Access::check_origin(const HttpRequest& request) const {
   if (request.origin.empty() || is_allowed_origin(request.origin)) return std::nullopt;
   const std::size_t scheme = request.origin.find("://");
   const bool is_own = scheme != std::string::npos &&
-                      lower(request.origin.substr(scheme + 3)) == lower(request.host);
+                      lower_case(request.origin.substr(scheme + 3)) == lower_case(request.host);
   if (is_own) return std::nullopt;
   return refuse("web pages of this origin may not ask; --cors ORIGIN allows them");
 }

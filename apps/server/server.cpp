@@ -18,9 +18,9 @@ namespace fovea::server {
 
 class Server::Impl {
  public:
-  explicit Impl(const ServerOptions& options)
+  Impl(const ServerOptions& options, std::unique_ptr<UrlFetcher> fetcher)
       : options_(options),
-        fetcher_(options_.url_hosts.empty() ? nullptr : make_url_fetcher(context_, options_)),
+        fetcher_(std::move(fetcher)),
         service_(options_, fetcher_.get()),
         budget_(options_.max_bodies_bytes),
         shared_{service_, options_, budget_, {}, {}, {}, [this] { on_exchange_end(); }},
@@ -171,6 +171,7 @@ class Server::Impl {
     context_.stop();
     for (std::thread& thread : threads_) thread.join();
     threads_.clear();
+    fetcher_.reset();  // what it still fetches is refused while there is somebody to be told
   }
 
   const ServerOptions options_;
@@ -179,7 +180,7 @@ class Server::Impl {
   BodyBudget budget_;
   SessionShared shared_;
   std::optional<net::ssl::context> tls_;
-  // Ends before what its connections refer to. The fetcher is only told where it will be.
+  // Ends before what its connections refer to.
   net::io_context context_;
   tcp::acceptor acceptor_;
   net::signal_set signals_;
@@ -195,7 +196,11 @@ Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Server::~Server() = default;
 
 Result<std::unique_ptr<Server>> Server::create(const ServerOptions& options) {
-  auto impl = std::make_unique<Impl>(options);
+  std::unique_ptr<UrlFetcher> fetcher;
+  if (!options.url_hosts.empty()) {
+    FOVEA_TRY(fetcher, make_url_fetcher(options));
+  }
+  auto impl = std::make_unique<Impl>(options, std::move(fetcher));
   FOVEA_TRY_STATUS(impl->open());
   return std::unique_ptr<Server>(new Server(std::move(impl)));
 }

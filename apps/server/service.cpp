@@ -133,9 +133,9 @@ void Service::add_skill_routes() {
   for (const std::string base : {"/v1", ""}) {
     for (const auto& [name, skill] : kSkills) {
       add_for_model("POST", base + "/" + name, {.handle = {}, .name = name},
-                    [skill = skill](const Context& context, const HttpRequest& request,
+                    [asked = skill](const Context& context, const HttpRequest& request,
                                     const std::shared_ptr<Responder>& responder) {
-                      handle_skill(context, skill, request, responder);
+                      handle_skill(context, asked, request, responder);
                     });
     }
     add_for_model("POST", base + "/segment", {.handle = {}, .name = "segment"}, handle_segment);

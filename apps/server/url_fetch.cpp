@@ -1,37 +1,164 @@
 #include "url_fetch.h"
 
+#include <arpa/inet.h>
 #include <atomic>
-#include <boost/asio/ssl/host_name_verification.hpp>
-#include <boost/beast/ssl/ssl_stream.hpp>
+#include <boost/asio/ip/address.hpp>
 #include <cstring>
+#include <curl/curl.h>
 #include <fmt/format.h>
+#include <map>
+#include <mutex>
+#include <netinet/in.h>
+#include <span>
+#include <sys/socket.h>
+#include <thread>
+#include <unistd.h>
 #include <utility>
 
-#include "network.h"
 #include "url_guard.h"
 
 namespace fovea::server {
 namespace {
 
-constexpr double kTimeoutS = 5;
-constexpr int kMaxFetches = 32;  // at once
+namespace ip = boost::asio::ip;
+
+constexpr long kTimeoutMs = 5'000;  // from looking up the name to the last byte
+constexpr int kMaxFetches = 32;     // at once
 
 using Fetched = UrlFetcher::Fetched;
+using Done = std::function<void(Fetched)>;
 
 ApiError failed(std::string message) {
   return bad_request("image_url", "image_fetch_failed", std::move(message));
 }
 
-class GuardedFetcher final : public UrlFetcher {
- public:
-  GuardedFetcher(net::io_context& context, const ServerOptions& options)
-      : context_(context), options_(options), tls_(net::ssl::context::tls_client) {
-    ErrorCodeOf ignored;  // without certificates no peer is believed, which says so itself
-    tls_.set_default_verify_paths(ignored);
-    tls_.set_verify_mode(net::ssl::verify_peer, ignored);
+// As it was read, so that nobody reads it differently a second time.
+std::string spelled(const Url& url) {
+  const bool is_v6 = url.host.find(':') != std::string::npos;
+  return fmt::format("{}://{}{}{}:{}{}", url.is_https ? "https" : "http", is_v6 ? "[" : "",
+                     url.host, is_v6 ? "]" : "", url.port, url.target);
+}
+
+std::optional<ip::address> address_of(const sockaddr& address) {
+  if (address.sa_family == AF_INET) {
+    sockaddr_in v4;
+    std::memcpy(&v4, &address, sizeof v4);
+    return ip::address_v4(ntohl(v4.sin_addr.s_addr));
+  }
+  if (address.sa_family == AF_INET6) {
+    sockaddr_in6 v6;
+    std::memcpy(&v6, &address, sizeof v6);
+    ip::address_v6::bytes_type bytes;
+    std::memcpy(bytes.data(), &v6.sin6_addr, bytes.size());
+    return ip::address_v6(bytes);
+  }
+  return std::nullopt;
+}
+
+struct EndTransfer {
+  void operator()(CURL* handle) const { curl_easy_cleanup(handle); }
+};
+
+// One picture on its way.
+struct Fetch {
+  Fetch(Url asked, Done then, const ServerOptions& limits)
+      : url(std::move(asked)), done(std::move(then)), options(limits), handle(curl_easy_init()) {}
+
+  bool prepare() {
+    if (!handle) return false;
+    CURL* const curl = handle.get();
+    curl_easy_setopt(curl, CURLOPT_URL, spelled(url).c_str());
+    curl_easy_setopt(curl, CURLOPT_PATH_AS_IS, 1L);
+    curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
+    curl_easy_setopt(curl, CURLOPT_PROXY, "");  // it would connect to whatever it is asked to
+    curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 0L);
+    curl_easy_setopt(curl, CURLOPT_NETRC, static_cast<long>(CURL_NETRC_IGNORED));
+    curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, kTimeoutMs);
+    curl_easy_setopt(curl, CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
+    curl_easy_setopt(curl, CURLOPT_USERAGENT, "fovea");
+    curl_easy_setopt(curl, CURLOPT_ACCEPT_ENCODING, nullptr);  // the bytes as they are stored
+    curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, message);
+    curl_easy_setopt(curl, CURLOPT_OPENSOCKETFUNCTION, &Fetch::on_socket);
+    curl_easy_setopt(curl, CURLOPT_OPENSOCKETDATA, this);
+    curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, &Fetch::on_body);
+    curl_easy_setopt(curl, CURLOPT_WRITEDATA, this);
+    curl_easy_setopt(curl, CURLOPT_PRIVATE, this);
+    return true;
   }
 
-  void fetch(const std::string& text, std::function<void(Fetched)> done) override {
+  // The address that is looked at here is the one that is connected to.
+  static curl_socket_t on_socket(void* self, curlsocktype, curl_sockaddr* to) {
+    auto& fetch = *static_cast<Fetch*>(self);
+    if (!fetch.options.allow_private_urls) {
+      const std::optional<ip::address> address = address_of(to->addr);
+      if (!address || !is_public_address(*address)) {
+        fetch.was_refused = true;
+        return CURL_SOCKET_BAD;
+      }
+    }
+    return ::socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
+  }
+
+  static std::size_t on_body(char* data, std::size_t, std::size_t size, void* self) {
+    auto& fetch = *static_cast<Fetch*>(self);
+    if (size > fetch.options.max_body_bytes - fetch.bytes.size()) {
+      fetch.is_too_large = true;
+      return size + 1;  // anything else than `size` ends the transfer
+    }
+    try {
+      const auto part = std::as_bytes(std::span(data, size));
+      fetch.bytes.insert(fetch.bytes.end(), part.begin(), part.end());
+    } catch (...) {
+      return size + 1;
+    }
+    return size;
+  }
+
+  Fetched result(CURLcode code) {
+    if (is_too_large) {
+      return failed(fmt::format("the picture exceeds {} bytes", options.max_body_bytes));
+    }
+    if (code == CURLE_COULDNT_RESOLVE_HOST) return failed("there is no host " + url.host);
+    if (code != CURLE_OK && was_refused) return failed(url.host + " is not on the public internet");
+    if (code != CURLE_OK) {
+      return failed(fmt::format("fetching the picture failed: {}",
+                                message[0] != '\0' ? message : curl_easy_strerror(code)));
+    }
+    long status = 0;
+    curl_easy_getinfo(handle.get(), CURLINFO_RESPONSE_CODE, &status);
+    if (status >= 300 && status < 400) return failed("redirects are not followed");
+    if (status != 200) return failed(fmt::format("{} answered {}", url.host, status));
+    return Fetched(std::move(bytes));
+  }
+
+  const Url url;
+  Done done;
+  const ServerOptions& options;
+  std::unique_ptr<CURL, EndTransfer> handle;
+  std::vector<std::byte> bytes;
+  char message[CURL_ERROR_SIZE] = {};
+  bool was_refused = false;
+  bool is_too_large = false;
+};
+
+struct EndTransfers {
+  void operator()(CURLM* transfers) const { curl_multi_cleanup(transfers); }
+};
+using Transfers = std::unique_ptr<CURLM, EndTransfers>;
+
+class GuardedFetcher final : public UrlFetcher {
+ public:
+  GuardedFetcher(const ServerOptions& options, Transfers transfers)
+      : options_(options), transfers_(std::move(transfers)), thread_([this] { run(); }) {}
+
+  ~GuardedFetcher() override {
+    has_ended_ = true;
+    curl_multi_wakeup(transfers_.get());
+    thread_.join();
+  }
+
+  void fetch(const std::string& text, Done done) override {
     const std::optional<Url> url = parse_url(text);
     if (!url) return done(failed("this is no URL that a picture can be fetched from"));
     if (!is_allowed_host(options_.url_hosts, *url)) {
@@ -42,107 +169,83 @@ class GuardedFetcher final : public UrlFetcher {
       return done(ApiError{429, "rate_limit_error", "queue_full",
                            "too many pictures are being fetched", "", 1});
     }
-    net::co_spawn(
-        net::make_strand(context_), [this, url = *url] { return fetch_checked(url); },
-        [this, done = std::move(done)](const std::exception_ptr& failure, Fetched fetched) {
-          --num_fetches_;
-          if (failure) return done(failed("fetching the picture failed"));
-          done(std::move(fetched));
-        });
+    auto fetch = std::make_unique<Fetch>(*url, std::move(done), options_);
+    if (!fetch->prepare()) return end(*fetch, failed("fetching the picture failed"));
+    {
+      const std::lock_guard lock(mutex_);
+      arrived_.push_back(std::move(fetch));
+    }
+    curl_multi_wakeup(transfers_.get());
   }
 
  private:
-  net::awaitable<Fetched> fetch_checked(Url url) {
-    const auto executor = co_await net::this_coro::executor;
-    tcp::resolver resolver(executor);
-    net::steady_timer timer(executor, seconds(kTimeoutS));
-    timer.async_wait([&resolver](ErrorCodeOf failure) {
-      if (!failure) resolver.cancel();
-    });
-    const auto [failure, found] =
-        co_await resolver.async_resolve(url.host, std::to_string(url.port), kAwait);
-    timer.cancel();
-    if (failure) co_return failed("there is no host " + url.host + ": " + failure.message());
-    // What is connected to is the address that was looked at, whatever the name means a moment
-    // later.
-    std::vector<tcp::endpoint> endpoints;
-    for (const auto& entry : found) {
-      if (options_.allow_private_urls || is_public_address(entry.endpoint().address())) {
-        endpoints.push_back(entry.endpoint());
+  void end(Fetch& fetch, Fetched fetched) {
+    --num_fetches_;
+    fetch.done(std::move(fetched));
+  }
+
+  void run() {
+    constexpr int kPollMs = 60'000;  // a wake-up ends it
+    while (!has_ended_) {
+      begin_arrived();
+      int num_running = 0;
+      curl_multi_perform(transfers_.get(), &num_running);
+      end_finished();
+      curl_multi_poll(transfers_.get(), nullptr, 0, kPollMs, nullptr);
+    }
+    begin_arrived();
+    for (const auto& [handle, fetch] : running_) {
+      curl_multi_remove_handle(transfers_.get(), handle);
+      end(*fetch, failed("the server is ending"));
+    }
+  }
+
+  void begin_arrived() {
+    std::vector<std::unique_ptr<Fetch>> arrived;
+    {
+      const std::lock_guard lock(mutex_);
+      arrived.swap(arrived_);
+    }
+    for (std::unique_ptr<Fetch>& fetch : arrived) {
+      CURL* const handle = fetch->handle.get();
+      if (curl_multi_add_handle(transfers_.get(), handle) == CURLM_OK) {
+        running_.emplace(handle, std::move(fetch));
+      } else {
+        end(*fetch, failed("fetching the picture failed"));
       }
     }
-    if (endpoints.empty()) {
-      co_return failed(url.host + " is not on the public internet");
-    }
-    if (!url.is_https) {
-      beast::tcp_stream stream(executor);
-      Fetched fetched = co_await exchange(stream, url, endpoints);
-      co_return fetched;
-    }
-    beast::ssl_stream<beast::tcp_stream> stream(executor, tls_);
-    // What the macro SSL_set_tlsext_host_name() does, without its casts.
-    if (SSL_ctrl(stream.native_handle(), SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name,
-                 const_cast<char*>(url.host.c_str())) != 1) {
-      co_return failed("the host's name cannot be used");
-    }
-    ErrorCodeOf ignored;
-    stream.set_verify_callback(net::ssl::host_name_verification(url.host), ignored);
-    Fetched fetched = co_await exchange(stream, url, endpoints);
-    co_return fetched;
   }
 
-  template <class Stream>
-  net::awaitable<Fetched> exchange(Stream& stream, const Url& url,
-                                   const std::vector<tcp::endpoint>& endpoints) {
-    beast::tcp_stream& lowest = beast::get_lowest_layer(stream);
-    lowest.expires_after(seconds(kTimeoutS));  // for all that follows
-    const auto [unconnected, endpoint] = co_await lowest.async_connect(endpoints, kAwait);
-    if (unconnected) {
-      co_return failed("cannot connect to " + url.host + ": " + unconnected.message());
+  void end_finished() {
+    int num_left = 0;
+    while (const CURLMsg* message = curl_multi_info_read(transfers_.get(), &num_left)) {
+      if (message->msg != CURLMSG_DONE) continue;
+      const CURLcode code = message->data.result;
+      CURL* const handle = message->easy_handle;
+      curl_multi_remove_handle(transfers_.get(), handle);  // ends what `message` points to
+      const auto node = running_.extract(handle);
+      end(*node.mapped(), node.mapped()->result(code));
     }
-    if constexpr (!std::is_same_v<Stream, beast::tcp_stream>) {
-      const auto [untrusted] =
-          co_await stream.async_handshake(net::ssl::stream_base::client, kAwait);
-      if (untrusted) co_return failed("no trusted connection: " + untrusted.message());
-    }
-    http::request<http::empty_body> request(http::verb::get, url.target, 11);
-    const bool is_v6 = url.host.find(':') != std::string::npos;
-    request.set(http::field::host,
-                fmt::format("{}{}{}:{}", is_v6 ? "[" : "", url.host, is_v6 ? "]" : "", url.port));
-    request.set(http::field::user_agent, "fovea");
-    request.set(http::field::accept, "image/*");
-    request.keep_alive(false);
-    const auto [unsent, num_sent] = co_await http::async_write(stream, request, kAwait);
-    if (unsent) co_return failed("asking for the picture failed: " + unsent.message());
-
-    beast::flat_buffer buffer;
-    http::response_parser<http::string_body> parser;
-    parser.body_limit(options_.max_body_bytes);
-    const auto [unread, num_read] = co_await http::async_read(stream, buffer, parser, kAwait);
-    if (unread == http::error::body_limit) {
-      co_return failed(fmt::format("the picture exceeds {} bytes", options_.max_body_bytes));
-    }
-    if (unread) co_return failed("reading the picture failed: " + unread.message());
-    const int status = static_cast<int>(parser.get().result_int());
-    if (status >= 300 && status < 400) co_return failed("redirects are not followed");
-    if (status != 200) co_return failed(fmt::format("{} answered {}", url.host, status));
-    const std::string& body = parser.get().body();
-    std::vector<std::byte> bytes(body.size());
-    std::memcpy(bytes.data(), body.data(), body.size());
-    co_return Fetched(std::move(bytes));
   }
 
-  net::io_context& context_;
-  const ServerOptions& options_;
-  net::ssl::context tls_;
+  const ServerOptions options_;
+  const Transfers transfers_;
   std::atomic<int> num_fetches_{0};
+  std::atomic<bool> has_ended_{false};
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Fetch>> arrived_;      // guarded by mutex_
+  std::map<CURL*, std::unique_ptr<Fetch>> running_;  // of thread_
+  std::thread thread_;
 };
 
 }  // namespace
 
-std::unique_ptr<UrlFetcher> make_url_fetcher(net::io_context& context,
-                                             const ServerOptions& options) {
-  return std::make_unique<GuardedFetcher>(context, options);
+Result<std::unique_ptr<UrlFetcher>> make_url_fetcher(const ServerOptions& options) {
+  Transfers transfers;
+  if (curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK) transfers.reset(curl_multi_init());
+  if (!transfers) return Error{ErrorCode::kInternal, "libcurl does not start"};
+  return std::unique_ptr<UrlFetcher>(
+      std::make_unique<GuardedFetcher>(options, std::move(transfers)));
 }
 
 }  // namespace fovea::server

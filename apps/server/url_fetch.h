@@ -1,6 +1,5 @@
 #pragma once
 
-#include <boost/asio/io_context.hpp>
 #include <memory>
 
 #include "picture_source.h"
@@ -8,10 +7,9 @@
 
 namespace fovea::server {
 
-/// A fetcher for the hosts that the options allow. A name is resolved once; only addresses that may
-/// be reached are connected to, redirects are not followed, and time and size are limited. Both
-/// arguments outlive it.
-std::unique_ptr<UrlFetcher> make_url_fetcher(boost::asio::io_context& context,
-                                             const ServerOptions& options);
+/// A fetcher for the hosts that the options allow, with a thread of its own. Only addresses that
+/// may be reached are connected to, whatever a name means; redirects are not followed, proxies not
+/// used, and time and size are limited. When it ends, what is still being fetched fails.
+Result<std::unique_ptr<UrlFetcher>> make_url_fetcher(const ServerOptions& options);
 
 }  // namespace fovea::server

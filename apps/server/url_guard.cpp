@@ -4,18 +4,12 @@
 #include <array>
 #include <charconv>
 
+#include "lower_case.h"
+
 namespace fovea::server {
 namespace {
 
 namespace ip = boost::asio::ip;
-
-std::string lower(std::string_view text) {
-  std::string result(text);
-  for (char& c : result) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return result;
-}
 
 bool is_host_name(std::string_view host) {
   return !host.empty() && host.size() <= 253 && std::all_of(host.begin(), host.end(), [](char c) {
@@ -36,14 +30,14 @@ bool parse_authority(std::string_view authority, Url& url) {
   if (authority.starts_with('[')) {
     const std::size_t end = authority.find(']');
     if (end == std::string_view::npos) return false;
-    url.host = lower(authority.substr(1, end - 1));
+    url.host = lower_case(authority.substr(1, end - 1));
     boost::system::error_code failure;
     ip::make_address_v6(url.host, failure);
     if (failure) return false;
     rest = authority.substr(end + 1);
   } else {
     const std::size_t colon = authority.find(':');
-    url.host = lower(authority.substr(0, colon));
+    url.host = lower_case(authority.substr(0, colon));
     if (!is_host_name(url.host)) return false;
     if (colon != std::string_view::npos) rest = authority.substr(colon);
   }
@@ -104,7 +98,7 @@ std::optional<Url> parse_url(std::string_view text) {
                                     [](char c) { return c > ' ' && c < 0x7f && c != '\\'; });
   if (!is_clean) return std::nullopt;
   Url url;
-  const std::string scheme = lower(text.substr(0, text.find("://")));
+  const std::string scheme = lower_case(text.substr(0, text.find("://")));
   if (scheme != "http" && scheme != "https") return std::nullopt;
   if (text.size() < scheme.size() + 3) return std::nullopt;
   url.is_https = scheme == "https";
@@ -124,7 +118,7 @@ std::optional<Url> parse_url(std::string_view text) {
 bool is_allowed_host(const std::vector<std::string>& allowed, const Url& url) {
   const std::uint16_t usual = url.is_https ? 443 : 80;
   for (const std::string& text : allowed) {
-    std::string entry = lower(text);
+    std::string entry = lower_case(text);
     std::uint16_t port = usual;
     const std::size_t colon = entry.rfind(':');
     const bool has_port = colon != std::string::npos &&

@@ -19,9 +19,9 @@ struct PngWriter {
   ~PngWriter() { png_destroy_write_struct(&png, &info); }
 };
 
-[[noreturn]] void on_error(png_structp png, png_const_charp) { png_longjmp(png, 1); }
+[[noreturn]] void on_write_error(png_structp png, png_const_charp) { png_longjmp(png, 1); }
 
-void on_warning(png_structp, png_const_charp) {}
+void on_write_warning(png_structp, png_const_charp) {}
 
 void on_write(png_structp png, png_bytep data, png_size_t num_bytes) {
   auto& writer = *static_cast<PngWriter*>(png_get_io_ptr(png));
@@ -57,7 +57,8 @@ Result<std::vector<std::byte>> encode_png(const Image& image) {
     return invalid_argument("picture {}x{} has no pixels", image.width, image.height);
   }
   PngWriter writer;
-  writer.png = png_create_write_struct(PNG_LIBPNG_VER_STRING, nullptr, on_error, on_warning);
+  writer.png =
+      png_create_write_struct(PNG_LIBPNG_VER_STRING, nullptr, on_write_error, on_write_warning);
   if (writer.png != nullptr) writer.info = png_create_info_struct(writer.png);
   if (writer.info == nullptr || !write_picture(writer, image)) {
     return error(ErrorCode::kInternal, "the picture could not be written as PNG");

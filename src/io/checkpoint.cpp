@@ -45,7 +45,7 @@ Error pickle_error(const fs::path& path) {
 }
 
 // The one file of `folder` that open() should read.
-Result<fs::path> find_in_folder(const fs::path& folder) {
+Result<fs::path> find_checkpoint(const fs::path& folder) {
   for (const char* name : {"model.safetensors", "model.safetensors.index.json"}) {
     if (file_exists(folder / name)) return folder / name;
   }
@@ -115,7 +115,7 @@ Result<Checkpoint> Checkpoint::open(const fs::path& path) {
   if (!fs::exists(status)) return error(ErrorCode::kNotFound, "there is no {}", path.string());
   fs::path file = path;
   if (fs::is_directory(status)) {
-    FOVEA_TRY(file, find_in_folder(path));
+    FOVEA_TRY(file, find_checkpoint(path));
   }
   Checkpoint checkpoint;
   checkpoint.folder_ = file.has_parent_path() ? file.parent_path() : fs::path(".");

@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 constexpr std::string_view kEndOfText = "<|endoftext|>";
 
 // The one file of `folder` that load() should read.
-Result<fs::path> find_in_folder(const fs::path& folder) {
+Result<fs::path> find_tokenizer(const fs::path& folder) {
   if (file_exists(folder / "tokenizer.json")) return folder / "tokenizer.json";
   if (file_exists(folder / "vocab.json") && file_exists(folder / "merges.txt"))
     return folder / "vocab.json";
@@ -122,7 +122,7 @@ Result<Tokenizer> Tokenizer::load(const fs::path& path) {
   if (!fs::exists(status)) return error(ErrorCode::kNotFound, "there is no {}", path.string());
   fs::path file = path;
   if (fs::is_directory(status)) {
-    FOVEA_TRY(file, find_in_folder(path));
+    FOVEA_TRY(file, find_tokenizer(path));
   }
   FOVEA_TRY(TokenizerSpec spec, read_file(file));
   return build(std::move(spec), file.string());

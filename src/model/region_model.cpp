@@ -33,8 +33,8 @@ TensorView RegionModel::decode(Stream& stream, TensorView hidden, const RegionDe
   TensorView input = hidden;
   if (weights_.ln) {
     input = scratch.text.region_normed.rows(rows);
-    ops_.layer_norm(stream, hidden, weights_.ln->weight.view(), weights_.ln->bias.view(), 1e-5f,
-                    input);
+    ops_.layer_norm(stream, hidden, weights_.ln->weight.view(), weights_.ln->bias.view(),
+                    kLayerNormEps, input);
   }
   TensorView logits = scratch.text.bin_logits.view();
   logits.shape = {rows, num_bins};

@@ -3,11 +3,6 @@
 #include "model/adapter_slots.h"
 
 namespace fovea {
-namespace {
-
-constexpr float kLayerNormEps = 1e-5f;
-
-}  // namespace
 
 TextModel::TextModel(const TextConfig& config, const TextWeights& weights, Ops& ops, int page_size,
                      Activation tau_activation)

@@ -1,12 +1,6 @@
 #include "model/vision_model.h"
 
 namespace fovea {
-namespace {
-
-// The usual 1e-5; SigLIP itself has 1e-6, but these models were trained with this one.
-constexpr float kLayerNormEps = 1e-5f;
-
-}  // namespace
 
 void VisionModel::encode_crops(Stream& stream, TensorView crops, Activations& scratch,
                                TensorView features) const {

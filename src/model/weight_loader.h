@@ -22,6 +22,9 @@ struct LayerNorm {
   Tensor weight, bias;
 };
 
+/// Of every norm of these models. SigLIP itself has 1e-6, but they were trained with this one.
+inline constexpr float kLayerNormEps = 1e-5f;
+
 /// Elements of any float type as f32. Error: kInvalidArgument for other types.
 Result<std::vector<float>> to_f32(const TensorEntry& entry);
 

@@ -18,7 +18,7 @@ if [ ! -d /usr/src/googletest ]; then
   exit 0
 fi
 
-cmake -S "$root/tests/arm64" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
+cmake -S "$root/tests/arm64" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_UNITY_BUILD=ON \
   -DCMAKE_TOOLCHAIN_FILE="$root/cmake/arm64_toolchain.cmake" >/dev/null
 cmake --build "$build" --target conformance_tests
 tests=$build/conformance/conformance_tests

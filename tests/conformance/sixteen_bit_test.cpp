@@ -31,13 +31,13 @@ class SixteenBit : public ConformanceTest {
 };
 
 TEST_P(SixteenBit, LinearForEveryNumberOfRows) {
-  struct Size {
+  struct Product {
     std::int64_t m, n, k;
   };
-  for (const Size s :
-       {Size{1, 40, 64}, Size{3, 17, 96}, Size{8, 130, 512}, Size{9, 64, 72}, Size{20, 136, 160},
-        Size{32, 48, 1024}, Size{33, 64, 40}, Size{70, 264, 136}, Size{150, 72, 588},
-        Size{50, 7, 33}, Size{2, 40, 8192}, Size{13, 24, 2336}}) {
+  for (const Product s :
+       {Product{1, 40, 64}, Product{3, 17, 96}, Product{8, 130, 512}, Product{9, 64, 72},
+        Product{20, 136, 160}, Product{32, 48, 1024}, Product{33, 64, 40}, Product{70, 264, 136},
+        Product{150, 72, 588}, Product{50, 7, 33}, Product{2, 40, 8192}, Product{13, 24, 2336}}) {
     const Floats x = random16(s.m * s.k, 1), w = random16(s.n * s.k, 2);
     const Floats bias = random_floats(s.n, 3);
     const Guarded weight = Guarded::of(w, {s.n, s.k}), bias_tensor = Guarded::of(bias, {s.n});

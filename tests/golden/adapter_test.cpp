@@ -11,6 +11,8 @@
 #include "model/adapter_slots.h"
 #include "model/model.h"
 #include "support/checkpoint_builder.h"
+#include "support/must.h"
+#include "support/scratch_folder.h"
 
 namespace fovea {
 namespace {
@@ -18,18 +20,10 @@ namespace {
 using golden::kData;
 using golden::relative_error;
 using testing_support::CheckpointBuilder;
+using testing_support::must;
 
 constexpr int kRank = 6;  // a multiple of md3's three experts per token
 constexpr int kPageSize = 16;
-
-template <class T>
-T must(Result<T> result) {
-  if (!result.ok()) {
-    ADD_FAILURE() << result.error().message;
-    std::abort();
-  }
-  return std::move(result).value();
-}
 
 /// Tensors by name, as values.
 struct Values {
@@ -43,7 +37,7 @@ std::filesystem::path write(const Tensors& tensors, const std::string& name) {
   for (const auto& [tensor, values] : tensors) {
     builder.add_values(tensor, values.shape, values.data);
   }
-  const auto path = std::filesystem::path(testing::TempDir()) / ("adapter_" + name);
+  const auto path = testing_support::scratch_folder() / ("adapter_" + name);
   builder.write(path);
   return path;
 }
@@ -171,14 +165,14 @@ void merge_into_mlp(Tensors& model, const std::string& block, const Values& a, c
 }
 
 /// A model with the memory of a pass.
-struct Loaded {
+struct Adapted {
   std::unique_ptr<Device> device = must(create_device("cpu", {.num_threads = 2}));
   std::unique_ptr<Stream> stream = must(device->make_stream());
   std::unique_ptr<const Model> model;
   std::unique_ptr<PagedKvCache> cache;
   Activations activations;
 
-  Loaded(const std::filesystem::path& path, const ModelConfig& config) {
+  Adapted(const std::filesystem::path& path, const ModelConfig& config) {
     ModelOptions options;
     options.storage = DType::kF32;
     options.max_context = config.text.max_context;
@@ -259,7 +253,7 @@ TEST_P(GoldenAdapter, IsThatAdapterMergedIntoTheWeights) {
   const std::string folder = GetParam();
   ModelConfig config = config_of(folder);
   const bool routed = config.text.moe.has_value();
-  Loaded base(kData / folder, config);
+  Adapted base(kData / folder, config);
   const Tensors adapter = routed ? make_finetune(config.text, "") : make_variant(config.text, "");
   const AdapterSlots slots = base.slots({write(adapter, folder + ".lora.safetensors")});
   const auto adapted = base.run({kSequences[0]}, &slots, {0});
@@ -290,7 +284,7 @@ TEST_P(GoldenAdapter, IsThatAdapterMergedIntoTheWeights) {
                    adapter.at(stem + "attn.proj.B"));
   }
   if (!routed) config.text.ff_dim += 2 * kRank;
-  Loaded reference(write(merged, folder + ".merged.safetensors"), config);
+  Adapted reference(write(merged, folder + ".merged.safetensors"), config);
   const auto wanted = reference.run({kSequences[0]}, nullptr, {});
   EXPECT_LE(relative_error(adapted[0], wanted[0]), 1e-5);
 }
@@ -298,7 +292,7 @@ TEST_P(GoldenAdapter, IsThatAdapterMergedIntoTheWeights) {
 TEST_P(GoldenAdapter, AMixedPassGivesEachSequenceItsOwn) {
   const std::string folder = GetParam();
   const ModelConfig config = config_of(folder);
-  Loaded base(kData / folder, config);
+  Adapted base(kData / folder, config);
   const auto make = [&](const std::string& seed) {
     return write(
         config.text.moe ? make_finetune(config.text, seed) : make_variant(config.text, seed),
@@ -325,7 +319,7 @@ TEST_P(GoldenAdapter, AMixedPassGivesEachSequenceItsOwn) {
 TEST_P(GoldenAdapter, EmptySlotsAndNoSlotsAreThePlainModel) {
   const std::string folder = GetParam();
   const ModelConfig config = config_of(folder);
-  Loaded base(kData / folder, config);
+  Adapted base(kData / folder, config);
   const auto path =
       write(config.text.moe ? make_finetune(config.text, "") : make_variant(config.text, ""),
             folder + ".cleared.safetensors");
@@ -349,7 +343,7 @@ INSTANTIATE_TEST_SUITE_P(All, GoldenAdapter, testing::Values("md2-mha", "md2-gqa
 // left out where there are experts.
 TEST(GoldenVariantOfMoondream3, AdaptsQkvBeforeTau) {
   ModelConfig config = config_of("md3");
-  Loaded base(kData / "md3", config);
+  Adapted base(kData / "md3", config);
   Tensors adapter = make_variant(config.text, "");
   Tensors merged = read(kData / "md3");
   for (int layer = 0; layer < config.text.n_layers; ++layer) {
@@ -364,7 +358,7 @@ TEST(GoldenVariantOfMoondream3, AdaptsQkvBeforeTau) {
           adapter.at(stem + "attn.qkv.B"));
   }
   const AdapterSlots slots = base.slots({write(adapter, "md3.qkv.safetensors")});
-  Loaded reference(write(merged, "md3.qkv.merged.safetensors"), config);
+  Adapted reference(write(merged, "md3.qkv.merged.safetensors"), config);
   const auto wanted = reference.run({kSequences[0]}, nullptr, {});
   EXPECT_LE(relative_error(base.run({kSequences[0]}, &slots, {0})[0], wanted[0]), 1e-5);
 }

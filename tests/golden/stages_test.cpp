@@ -16,6 +16,7 @@
 #include "image/decode.h"
 #include "io/safetensors.h"
 #include "model/model.h"
+#include "support/must.h"
 #include "tensor/half.h"
 
 namespace fovea {
@@ -23,6 +24,7 @@ namespace {
 
 using golden::kData;
 using golden::relative_error;
+using testing_support::must;
 
 /// A golden model with everything that a pass needs.
 struct Loaded {
@@ -33,15 +35,6 @@ struct Loaded {
   std::unique_ptr<Stream> stream;
   std::unique_ptr<SafetensorsFile> activations;
 };
-
-template <class T>
-T must(Result<T> result) {
-  if (!result.ok()) {
-    ADD_FAILURE() << result.error().message;
-    std::abort();
-  }
-  return std::move(result).value();
-}
 
 Loaded& load(const std::string& folder, DType storage) {
   static std::map<std::pair<std::string, DType>, Loaded> models;

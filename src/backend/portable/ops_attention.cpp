@@ -1,3 +1,4 @@
+#include "backend/portable/launch_shape.h"
 #include "backend/portable/portable_ops.h"
 #include "backend/portable/shapes.h"
 #include "base/math.h"
@@ -9,8 +10,6 @@ namespace fovea::portable {
 using kernels::KernelId;
 
 namespace {
-
-constexpr std::uint32_t kThreads = 128;
 
 struct CachedKernels {
   KernelId store;

@@ -1,4 +1,5 @@
 #include "backend/portable/device_matrix.h"
+#include "backend/portable/launch_shape.h"
 #include "backend/portable/portable_ops.h"
 #include "backend/portable/shapes.h"
 #include "base/math.h"
@@ -11,10 +12,6 @@ namespace fovea::portable {
 using kernels::KernelId;
 
 namespace {
-
-constexpr std::uint32_t kThreads = 128;
-// Up to so many rows flat tiles waste less than tall ones.
-constexpr std::int64_t kMostFlatRows = 16;
 
 // The entry for x, weight and y of these types.
 KernelId gemm_kernel(DType x, DType weight, DType y, bool flat) {

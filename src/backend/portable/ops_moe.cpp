@@ -1,4 +1,5 @@
 #include "backend/portable/device_matrix.h"
+#include "backend/portable/launch_shape.h"
 #include "backend/portable/portable_ops.h"
 #include "backend/portable/shapes.h"
 #include "base/math.h"
@@ -11,10 +12,8 @@ using kernels::KernelId;
 
 namespace {
 
-constexpr std::uint32_t kThreads = 128;
 constexpr std::uint32_t kSortThreads = 256;
 constexpr std::int64_t kMostChoices = 32;
-constexpr std::int64_t kMostFlatRows = 16;
 // Bounds the workspace: 3 inner + dim floats for each pair.
 constexpr std::int64_t kMostPairs = 8192;
 

@@ -3,11 +3,13 @@
 #include <fstream>
 #include <gtest/gtest.h>
 
+#include "support/scratch_folder.h"
+
 namespace fovea {
 namespace {
 
 std::filesystem::path write_temp(const std::string& name, const std::string& text) {
-  const auto path = std::filesystem::path(testing::TempDir()) / name;
+  const auto path = testing_support::scratch_folder() / name;
   std::ofstream(path, std::ios::binary) << text;
   return path;
 }
@@ -33,7 +35,7 @@ TEST(MappedFile, NamesAMissingFile) {
 }
 
 TEST(MappedFile, RefusesAFolder) {
-  const auto file = MappedFile::open(testing::TempDir());
+  const auto file = MappedFile::open(testing_support::scratch_folder());
   ASSERT_FALSE(file.ok());
   EXPECT_EQ(file.error().code, ErrorCode::kInvalidArgument);
 }

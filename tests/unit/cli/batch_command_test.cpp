@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "support/fake_engine.h"
+#include "support/scratch_folder.h"
 
 namespace fovea::cli {
 namespace {
@@ -26,7 +27,7 @@ class Batch : public ::testing::Test {
   void SetUp() override {
     testing::fake_engine() = {};
     const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = fs::path(::testing::TempDir()) / (std::string("fovea_batch_") + test->name());
+    folder_ = testing_support::scratch_folder() / (std::string("fovea_batch_") + test->name());
     fs::remove_all(folder_);
     fs::create_directories(folder_ / "model");
     fs::create_directories(folder_ / "in");

@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <sstream>
 
+#include "support/scratch_folder.h"
+
 namespace fovea::cli {
 namespace {
 
@@ -16,7 +18,7 @@ class Journal : public ::testing::Test {
  protected:
   void SetUp() override {
     const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
-    path_ = fs::path(::testing::TempDir()) / (std::string("fovea_journal_") + test->name());
+    path_ = testing_support::scratch_folder() / (std::string("fovea_journal_") + test->name());
     fs::remove(path_);
     for (const char* name : {"a", "b", "c"}) {
       PictureFile file;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "path_list.h"
+#include "support/scratch_folder.h"
 
 namespace fovea::cli {
 namespace {
@@ -20,7 +21,7 @@ class Pictures : public ::testing::Test {
  protected:
   void SetUp() override {
     const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = fs::path(::testing::TempDir()) / (std::string("fovea_pictures_") + test->name());
+    folder_ = testing_support::scratch_folder() / (std::string("fovea_pictures_") + test->name());
     fs::remove_all(folder_);
     for (const char* name : {"in/b.jpg", "in/a.PNG", "in/notes.txt", "in/.hidden.jpg",
                              "in/sub/c.webp", "in/sub/deep/d.gif", "more/e.jpeg"}) {

@@ -8,6 +8,7 @@
 
 #include "model_path.h"
 #include "support/fake_engine.h"
+#include "support/scratch_folder.h"
 
 namespace fovea::cli {
 namespace {
@@ -22,7 +23,7 @@ class Program : public ::testing::Test {
   void SetUp() override {
     testing::fake_engine() = {};
     const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = fs::path(::testing::TempDir()) / (std::string("fovea_") + test->name());
+    folder_ = testing_support::scratch_folder() / (std::string("fovea_") + test->name());
     fs::remove_all(folder_);
     fs::create_directories(folder_ / "model");
     std::ofstream(picture()) << "bytes of a picture";

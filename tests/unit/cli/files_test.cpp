@@ -5,6 +5,8 @@
 #include <sstream>
 #include <sys/resource.h>
 
+#include "support/scratch_folder.h"
+
 namespace fovea::cli {
 namespace {
 
@@ -19,7 +21,7 @@ class Files : public ::testing::Test {
  protected:
   void SetUp() override {
     const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = fs::path(::testing::TempDir()) / (std::string("fovea_files_") + test->name());
+    folder_ = testing_support::scratch_folder() / (std::string("fovea_files_") + test->name());
     fs::remove_all(folder_);
     fs::create_directories(folder_);
   }

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "model_path.h"
+#include "support/scratch_folder.h"
 
 namespace fovea::cli {
 namespace {
@@ -17,7 +18,7 @@ TEST(ModelLabel, IsTheNameThatWasGivenUnlessItIsAPath) {
 }
 
 TEST(ModelLabel, OfAPathIsTheFoldersName) {
-  const fs::path root = fs::path(::testing::TempDir()) / "fovea_model_label";
+  const fs::path root = testing_support::scratch_folder() / "fovea_model_label";
   const fs::path folder = root / "parrots";
   fs::create_directories(folder);
   std::ofstream(folder / "model.safetensors").put('x');

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "hub/model_store.h"
+#include "support/scratch_folder.h"
 
 namespace fovea::cli {
 namespace {
@@ -12,7 +13,7 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
-Environment with(std::map<std::string, std::string> variables) {
+Environment variables_of(std::map<std::string, std::string> variables) {
   return [variables = std::move(variables)](const char* name) {
     const auto found = variables.find(name);
     return found == variables.end() ? std::nullopt : std::optional(found->second);
@@ -22,19 +23,20 @@ Environment with(std::map<std::string, std::string> variables) {
 TEST(ModelsFolder, OptionThenOwnVariableThenDataFolderThenHome) {
   const std::map<std::string, std::string> all{
       {"FOVEA_MODELS", "/m"}, {"XDG_DATA_HOME", "/x"}, {"HOME", "/h"}};
-  EXPECT_EQ(*models_folder("/o", with(all)), "/o");
-  EXPECT_EQ(*models_folder({}, with(all)), "/m");
-  EXPECT_EQ(*models_folder({}, with({{"XDG_DATA_HOME", "/x"}, {"HOME", "/h"}})), "/x/fovea/models");
-  EXPECT_EQ(*models_folder({}, with({{"XDG_DATA_HOME", "x"}, {"HOME", "/h"}})),
+  EXPECT_EQ(*models_folder("/o", variables_of(all)), "/o");
+  EXPECT_EQ(*models_folder({}, variables_of(all)), "/m");
+  EXPECT_EQ(*models_folder({}, variables_of({{"XDG_DATA_HOME", "/x"}, {"HOME", "/h"}})),
+            "/x/fovea/models");
+  EXPECT_EQ(*models_folder({}, variables_of({{"XDG_DATA_HOME", "x"}, {"HOME", "/h"}})),
             "/h/.local/share/fovea/models");
-  EXPECT_FALSE(models_folder({}, with({})).ok());
+  EXPECT_FALSE(models_folder({}, variables_of({})).ok());
 }
 
 class PulledModel : public ::testing::Test {
  protected:
   void SetUp() override {
     const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
-    root_ = fs::path(::testing::TempDir()) / (std::string("fovea_pulled_model_") + test->name());
+    root_ = testing_support::scratch_folder() / (std::string("fovea_pulled_model_") + test->name());
     fs::remove_all(root_);
     const hub::ModelStore store(root_);
     const auto model = *hub::parse_reference("moondream2");
@@ -54,7 +56,7 @@ class PulledModel : public ::testing::Test {
   Result<fs::path> find(const std::string& name) const {
     return find_model(name, {.executable = "/nowhere/fovea",
                              .models_dir = std::nullopt,
-                             .environment = with({{"FOVEA_MODELS", root_.string()}})});
+                             .environment = variables_of({{"FOVEA_MODELS", root_.string()}})});
   }
 
   fs::path root_;

@@ -12,14 +12,15 @@
 
 #include "io/checkpoint.h"
 #include "support/checkpoint_builder.h"
+#include "support/scratch_folder.h"
 
 namespace fovea {
 namespace {
 
-const std::filesystem::path kModel = std::filesystem::path(FOVEA_TEST_DATA) / "md2-mha";
+const std::filesystem::path kDense = std::filesystem::path(FOVEA_TEST_DATA) / "md2-mha";
 const std::filesystem::path kExperts = std::filesystem::path(FOVEA_TEST_DATA) / "md3";
 
-Request question(std::string text, std::string adapter = {}) {
+Request question_for(std::string text, std::string adapter = {}) {
   Request request{.skill = QueryRequest{std::move(text), false, {}}};
   request.picture = Image{2, 1, {255, 0, 0, 0, 0, 255}};
   request.sampling.max_tokens = 12;
@@ -28,7 +29,7 @@ Request question(std::string text, std::string adapter = {}) {
   return request;
 }
 
-std::unique_ptr<Engine> make(const EngineOptions& options) {
+std::unique_ptr<Engine> make_engine(const EngineOptions& options) {
   auto engine = Engine::create(options);
   if (!engine.ok()) {
     ADD_FAILURE() << engine.error().message;
@@ -40,7 +41,7 @@ std::unique_ptr<Engine> make(const EngineOptions& options) {
 // An adapter that changes linears of the golden model by `strength`: of the variant kind, every
 // linear of a dense one; as a fine-tune, the experts.
 std::filesystem::path write_adapter(const std::string& name, float strength,
-                                    const std::filesystem::path& model = kModel) {
+                                    const std::filesystem::path& model = kDense) {
   const auto checkpoint = Checkpoint::open(model);
   EXPECT_TRUE(checkpoint.ok());
   testing_support::CheckpointBuilder builder;
@@ -75,14 +76,14 @@ std::filesystem::path write_adapter(const std::string& name, float strength,
     builder.add_values(linear + ".A", {kRank, inputs}, values(kRank * inputs, 0.2f));
     builder.add_values(linear + ".B", {outputs, kRank}, values(outputs * kRank, strength));
   }
-  const auto path = std::filesystem::path(testing::TempDir()) / (name + ".safetensors");
+  const auto path = testing_support::scratch_folder() / (name + ".safetensors");
   builder.write(path);
   return path;
 }
 
 TEST(Engine, AdaptersAndNoneShareAStepAndKeepTheirCachesApart) {
   EngineOptions options;
-  options.model = kModel;
+  options.model = kDense;
   options.precision = Precision::kF32;
   options.adapters = {{"weak", write_adapter("weak", 0.3f)},
                       {"strong", write_adapter("strong", 2)}};
@@ -90,8 +91,9 @@ TEST(Engine, AdaptersAndNoneShareAStepAndKeepTheirCachesApart) {
   ASSERT_TRUE(adapted.ok()) << adapted.error().message;
   std::vector<Request> requests;
   for (int i = 0; i < 12; ++i) {
-    requests.push_back(question("how many red circle are there",
-                                std::array{"", "weak", "strong"}[static_cast<std::size_t>(i % 3)]));
+    requests.push_back(
+        question_for("how many red circle are there",
+                     std::array{"", "weak", "strong"}[static_cast<std::size_t>(i % 3)]));
   }
   std::vector<std::vector<std::int32_t>> alone;
   for (int i = 0; i < 3; ++i) {
@@ -102,7 +104,7 @@ TEST(Engine, AdaptersAndNoneShareAStepAndKeepTheirCachesApart) {
   }
   EXPECT_NE(alone[0], alone[2]);
   options.adapters.clear();
-  EXPECT_EQ(alone[0], make(options)->run(requests[0])->token_ids);
+  EXPECT_EQ(alone[0], make_engine(options)->run(requests[0])->token_ids);
   for (const bool cold : {true, false}) {
     if (cold) (*adapted)->drop_caches();
     const auto together = (*adapted)->run_all(requests);
@@ -113,7 +115,7 @@ TEST(Engine, AdaptersAndNoneShareAStepAndKeepTheirCachesApart) {
   }
   EXPECT_EQ((*adapted)->stats().num_crops, 4);  // three times alone, once for the rest
 
-  options.adapters = {{"broken", kModel / "tokenizer.json"}};
+  options.adapters = {{"broken", kDense / "tokenizer.json"}};
   const auto refused = Engine::create(options);
   ASSERT_FALSE(refused.ok());
   EXPECT_NE(refused.error().message.find("tokenizer.json"), std::string::npos);
@@ -131,9 +133,9 @@ TEST_P(AdaptersAtRunTime, MoreThanThereAreSlotsAnswerAsOnesOfTheirOwn) {
   std::vector<Request> requests;
   std::vector<std::vector<std::int32_t>> expected;
   {
-    const auto engine = make(options);
+    const auto engine = make_engine(options);
     for (const char* name : {"", "weak", "strong"}) {
-      requests.push_back(question(text, name));
+      requests.push_back(question_for(text, name));
       const auto response = engine->run(requests.back());
       ASSERT_TRUE(response.ok()) << response.error().message;
       expected.push_back(response->token_ids);
@@ -142,8 +144,8 @@ TEST_P(AdaptersAtRunTime, MoreThanThereAreSlotsAnswerAsOnesOfTheirOwn) {
   }
   const auto paths = std::exchange(options.adapters, {});
   options.adapter_slots = 1;
-  const auto engine = make(options);
-  EXPECT_THAT(engine->run(question(text, "weak")).error().message, testing::HasSubstr("weak"));
+  const auto engine = make_engine(options);
+  EXPECT_THAT(engine->run(question_for(text, "weak")).error().message, testing::HasSubstr("weak"));
   for (const auto& [name, path] : paths) ASSERT_TRUE(engine->load_adapter(name, path).ok());
   for (int round = 0; round < 3; ++round) {
     const auto together = engine->run_all(requests);
@@ -162,19 +164,19 @@ TEST_P(AdaptersAtRunTime, MoreThanThereAreSlotsAnswerAsOnesOfTheirOwn) {
   EXPECT_EQ(engine->stats().pages_free, engine->stats().pages_total);
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, AdaptersAtRunTime, testing::Values(kModel, kExperts),
+INSTANTIATE_TEST_SUITE_P(Models, AdaptersAtRunTime, testing::Values(kDense, kExperts),
                          [](const auto& model) {
-                           return model.param == kModel ? std::string("Dense")
+                           return model.param == kDense ? std::string("Dense")
                                                         : std::string("Experts");
                          });
 
 TEST(AdaptersAtRunTime, WhatDoesNotFitIsRefusedByName) {
   EngineOptions options;
-  options.model = kModel;
+  options.model = kDense;
   options.precision = Precision::kF32;
   options.adapter_slots = 1;
   options.max_adapter_rank = 2;
-  const auto engine = make(options);
+  const auto engine = make_engine(options);
   const auto error_of = [&](const std::filesystem::path& path) {
     const Status status = engine->load_adapter("x", path);
     return status.ok() ? std::string("accepted") : status.error().message;
@@ -184,7 +186,7 @@ TEST(AdaptersAtRunTime, WhatDoesNotFitIsRefusedByName) {
   EXPECT_THAT(error_of(write_adapter("experts", 1, kExperts)), testing::HasSubstr("experts"));
   EXPECT_THAT(error_of("/nowhere.safetensors"), testing::HasSubstr("/nowhere.safetensors"));
   EXPECT_TRUE(engine->adapters().empty());
-  EXPECT_TRUE(engine->run(question("how many")).ok());
+  EXPECT_TRUE(engine->run(question_for("how many")).ok());
 }
 
 }  // namespace

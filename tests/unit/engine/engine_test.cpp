@@ -7,7 +7,8 @@
 #include <gtest/gtest.h>
 #include <set>
 #include <thread>
-#include <unistd.h>
+
+#include "support/scratch_folder.h"
 
 namespace fovea {
 namespace {
@@ -274,8 +275,7 @@ TEST(Engine, AFolderRemembersPicturesForTheNextProcess) {
   EngineOptions options;
   options.model = kModel;
   options.precision = Precision::kF32;
-  options.image_cache_folder =
-      std::filesystem::path(testing::TempDir()) / ("pictures_" + std::to_string(::getpid()));
+  options.image_cache_folder = testing_support::scratch_folder() / "pictures";
   std::vector<std::string> lines;
   options.request_log = [&](std::string_view line) { lines.emplace_back(line); };
   Request request = question("how many");

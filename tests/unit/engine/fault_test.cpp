@@ -13,7 +13,7 @@ namespace {
 using namespace testing_support;  // the loop's rig
 
 // Text alone and pictures, known and new, with and without adapters, more than run at once.
-std::vector<Request> requests() {
+std::vector<Request> faulty_load() {
   std::vector<Request> requests;
   for (int i = 0; i < 12; ++i) {
     std::optional<Picture> about;
@@ -47,7 +47,7 @@ struct Outcome {
 std::vector<std::string> expected_answers() {
   FaultRig rig(1);
   std::vector<std::string> answers;
-  for (const Request& request : requests()) answers.push_back(rig.rig.run(request)->text);
+  for (const Request& request : faulty_load()) answers.push_back(rig.rig.run(request)->text);
   return answers;
 }
 
@@ -61,7 +61,7 @@ Toll run_with_failures(int depth, int first, int count, const std::vector<std::s
   const ExemptFromFailing exempt;
   FaultRig rig(depth);
   std::vector<Outcome> outcomes(expected.size());
-  const std::vector<Request> all = requests();
+  const std::vector<Request> all = faulty_load();
   int num_failed = 0, num_lost = 0;
   {
     const FailingNew failing(first, count);

@@ -12,7 +12,7 @@
 namespace fovea {
 namespace {
 
-constexpr int kPageSize = 16, kPrompt = 20, kImageTokens = 30, kSequences = 8;
+constexpr int kSlotsOfPage = 16, kPrompt = 20, kImageTokens = 30, kSequences = 8;
 
 struct Arrival {
   double at_ms = 0;
@@ -35,7 +35,7 @@ std::vector<Arrival> arrivals(int count, double rate_per_ms, bool pictures = fal
   return list;
 }
 
-struct Outcome {
+struct Simulated {
   int in_time = 0, late = 0, given_up = 0;
   double seconds = 0;
   double goodput() const { return in_time / seconds; }
@@ -52,7 +52,7 @@ class Simulation {
     costs_.service = costs_.encoded_service = TimeEstimate(service_ms);
   }
 
-  Outcome run() {
+  Simulated run() {
     std::size_t next = 0, ended = 0;
     while (ended < arrivals_.size()) {
       while (next < arrivals_.size() && arrivals_[next].at_ms <= now_ms_) line_up(next++);
@@ -104,7 +104,7 @@ class Simulation {
       prompt.picture = active.picture->identity;
       prompt.image_tokens = kImageTokens;
     }
-    active.generation.sequence.emplace(pages_, cache_, kPageSize, std::move(prompt));
+    active.generation.sequence.emplace(pages_, cache_, kSlotsOfPage, std::move(prompt));
     active.generation.order = static_cast<std::int64_t>(number);
     active.generation.place_ms = arrivals_[number].at_ms;
     active.generation.max_new_tokens = 100;
@@ -170,14 +170,14 @@ class Simulation {
   std::vector<Arrival> arrivals_;
   double deadline_ms_;
   PageAllocator pages_{400};
-  PrefixCache cache_{pages_, kPageSize};
+  PrefixCache cache_{pages_, kSlotsOfPage};
   AdapterResidency adapters_{1};
   Scheduler scheduler_{
       {.max_sequences = kSequences, .max_rows = 64, .max_crops = 2}, pages_, cache_, adapters_};
   StepCosts costs_;
   std::list<Active> running_;
   double now_ms_ = 0, began_ms_ = 0;
-  Outcome outcome_;
+  Simulated outcome_;
 };
 
 double capacity(bool pictures = false) {
@@ -187,7 +187,7 @@ double capacity(bool pictures = false) {
 TEST(Goodput, TwiceTheLoadLeavesItWithinATenthOfWhatCanBeAnswered) {
   const double most = capacity();
   const double deadline_ms = 4 * 1000 * kSequences / most;
-  const Outcome overloaded = Simulation(arrivals(4000, 2 * most / 1000), deadline_ms).run();
+  const Simulated overloaded = Simulation(arrivals(4000, 2 * most / 1000), deadline_ms).run();
   EXPECT_GT(overloaded.goodput(), 0.9 * most)
       << overloaded.in_time << " in time, " << overloaded.late << " late, " << overloaded.given_up
       << " given up";
@@ -198,7 +198,7 @@ TEST(Goodput, TwiceTheLoadLeavesItWithinATenthOfWhatCanBeAnswered) {
 TEST(Goodput, SoItDoesWhenEveryRequestBringsAPictureOfItsOwn) {
   const double most = capacity(true);
   const double deadline_ms = 4 * 1000 * kSequences / most;
-  const Outcome overloaded = Simulation(arrivals(4000, 2 * most / 1000, true), deadline_ms).run();
+  const Simulated overloaded = Simulation(arrivals(4000, 2 * most / 1000, true), deadline_ms).run();
   EXPECT_GT(overloaded.goodput(), 0.9 * most)
       << overloaded.in_time << " in time, " << overloaded.late << " late, " << overloaded.given_up
       << " given up";
@@ -221,7 +221,8 @@ TEST(Goodput, AnEstimateThatIsMuchTooHighDoesNotShutEverybodyOut) {
 
 TEST(Goodput, AtHalfTheLoadNearlyEveryDeadlineIsMet) {
   const double most = capacity();
-  const Outcome light = Simulation(arrivals(2000, most / 2000), 4 * 1000 * kSequences / most).run();
+  const Simulated light =
+      Simulation(arrivals(2000, most / 2000), 4 * 1000 * kSequences / most).run();
   EXPECT_GT(light.in_time, 1980);
 }
 

@@ -6,18 +6,14 @@
 #include <vector>
 
 #include "support/memory_device.h"
+#include "support/picture_identity.h"
 
 namespace fovea {
 namespace {
 
-using testing_support::MemoryDevice;
+using testing_support::identity_of;
 
-ImageIdentity identity_of(int number) {
-  ImageIdentity identity{};
-  identity[0] = static_cast<std::byte>(number);
-  identity[31] = static_cast<std::byte>(number + 1);
-  return identity;
-}
+using testing_support::MemoryDevice;
 
 class ImageCacheTest : public testing::Test {
  protected:

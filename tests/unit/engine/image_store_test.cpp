@@ -10,21 +10,17 @@
 #include <thread>
 #include <unistd.h>
 
+#include "support/picture_identity.h"
 #include "unit/io/temp_folder.h"
 
 namespace fovea {
 namespace {
 
+using testing_support::identity_of;
+
 namespace fs = std::filesystem;
 
 constexpr std::size_t kRoomy = 1 << 20;
-
-ImageIdentity identity_of(int number) {
-  ImageIdentity identity{};
-  identity[0] = static_cast<std::byte>(number);
-  identity[1] = static_cast<std::byte>(number >> 8);
-  return identity;
-}
 
 // Embeddings [4, 3] of bf16 that tell which picture they belong to.
 HostEmbeddings embeddings_of(int number) {

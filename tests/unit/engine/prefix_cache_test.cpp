@@ -13,9 +13,12 @@
 
 #include "base/math.h"
 #include "engine/sequence.h"
+#include "support/picture_identity.h"
 
 namespace fovea {
 namespace {
+
+using testing_support::identity_of;
 
 using Keys = std::vector<PrefixKey>;
 
@@ -39,14 +42,8 @@ Keys operator+(Keys a, const Keys& b) {
   return a;
 }
 
-ImageIdentity identity(int value) {
-  ImageIdentity identity{};
-  identity[31] = static_cast<std::byte>(value);
-  return identity;
-}
-
 Keys picture(int value, int image_tokens = 20) {
-  return {PrefixKey::of_picture(kBos, identity(value), image_tokens)};
+  return {PrefixKey::of_picture(kBos, identity_of(value), image_tokens)};
 }
 
 int num_positions(const Keys& keys) {
@@ -186,7 +183,7 @@ TEST_F(PrefixCacheTest, KeysThatDifferInAnythingAreDifferent) {
       picture(0),
       picture(1),
       picture(1, 21),
-      {PrefixKey::of_picture(TokenId{1}, identity(1), 20)},
+      {PrefixKey::of_picture(TokenId{1}, identity_of(1), 20)},
   };
   for (std::size_t i = 0; i < different.size(); ++i) {
     for (std::size_t j = 0; j < i; ++j) EXPECT_FALSE(different[i] == different[j]) << i << ' ' << j;
@@ -384,7 +381,7 @@ class RandomOperations : public testing::TestWithParam<RandomCase> {
     prompt.bos = kBos;
     if (draw(2) == 0) {
       const int value = draw(3);
-      prompt.picture = identity(value);
+      prompt.picture = identity_of(value);
       prompt.image_tokens = 20 + 13 * value;
     }
     for (int i = draw(30); i > 0; --i) prompt.tokens.push_back(draw_token());

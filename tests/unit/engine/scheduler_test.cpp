@@ -5,8 +5,12 @@
 #include <gtest/gtest.h>
 #include <list>
 
+#include "support/picture_identity.h"
+
 namespace fovea {
 namespace {
+
+using testing_support::identity_of;
 
 constexpr int kPageSize = 16, kImageTokens = 40;
 
@@ -25,7 +29,7 @@ struct Rig {
                        .image_tokens = picture ? kImageTokens : 0,
                        .tokens = {},
                        .adapter = kNoAdapter};
-    if (picture) description.picture = identity(*picture);
+    if (picture) description.picture = identity_of(*picture);
     const int first = 100 * static_cast<int>(generations.size());  // nobody shares a beginning
     for (int i = 0; i < prompt; ++i) {
       description.tokens.push_back(Token::text(TokenId{first + i}));
@@ -33,7 +37,7 @@ struct Rig {
     generation.sequence.emplace(pages, cache, kPageSize, std::move(description));
     if (picture) {
       generation.sequence->set_image(
-          std::make_shared<const EncodedImage>(EncodedImage{identity(*picture), {}}));
+          std::make_shared<const EncodedImage>(EncodedImage{identity_of(*picture), {}}));
     }
     generation.order = static_cast<std::int64_t>(generations.size());
     generation.place_ms = place_ms;
@@ -44,7 +48,7 @@ struct Rig {
 
   std::shared_ptr<PictureJob> line_up_picture(int number, int num_crops) {
     auto job = std::make_shared<PictureJob>();
-    job->identity = identity(number);
+    job->identity = identity_of(number);
     job->crops.tiling = num_crops == 1 ? Tiling{1, 1} : Tiling{1, num_crops - 1};
     job->queued_ms = now_ms;
     scheduler.add_picture(job);
@@ -60,12 +64,6 @@ struct Rig {
       if (rows.samples) rows.generation->sequence->append(Token::text(TokenId{7}));
     }
     return plan;
-  }
-
-  static ImageIdentity identity(int number) {
-    ImageIdentity identity{};
-    identity[0] = static_cast<std::byte>(number);
-    return identity;
   }
 
   PageAllocator pages;

@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <sstream>
 
+#include "support/scratch_folder.h"
+
 namespace fovea::hub {
 namespace {
 
@@ -52,7 +54,7 @@ class Download : public ::testing::Test {
  protected:
   void SetUp() override {
     const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = fs::path(::testing::TempDir()) / (std::string("fovea_download_") + test->name());
+    folder_ = testing_support::scratch_folder() / (std::string("fovea_download_") + test->name());
     fs::remove_all(folder_);
     fs::create_directories(folder_);
     policy_.wait = [](std::chrono::milliseconds) {};

@@ -3,6 +3,8 @@
 #include <fstream>
 #include <gmock/gmock.h>
 
+#include "support/scratch_folder.h"
+
 namespace fovea::hub {
 namespace {
 
@@ -12,7 +14,7 @@ class Store : public ::testing::Test {
  protected:
   void SetUp() override {
     const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
-    root_ = fs::path(::testing::TempDir()) / (std::string("fovea_store_") + test->name());
+    root_ = testing_support::scratch_folder() / (std::string("fovea_store_") + test->name());
     fs::remove_all(root_);
     model_ = *parse_reference("moondream2");
   }

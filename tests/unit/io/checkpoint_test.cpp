@@ -16,7 +16,7 @@ std::string shard(const std::string& tensor) {
       R"({")" + tensor + R"(":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", "x");
 }
 
-Error error_of(const std::filesystem::path& path) {
+Error open_error(const std::filesystem::path& path) {
   const auto checkpoint = Checkpoint::open(path);
   return checkpoint.ok() ? Error{ErrorCode::kInternal, "no error"} : checkpoint.error();
 }
@@ -53,19 +53,19 @@ TEST(Checkpoint, RefusesToGuessBetweenSeveralFiles) {
   const TempFolder folder;
   folder.write("one.safetensors", shard("a"));
   folder.write("two.safetensors", shard("b"));
-  EXPECT_THAT(error_of(folder.path()).message,
+  EXPECT_THAT(open_error(folder.path()).message,
               HasSubstr("(one.safetensors, two.safetensors, ...)"));
 }
 
 TEST(Checkpoint, NamesWhatAnEmptyFolderLacks) {
   const TempFolder folder;
-  const Error error = error_of(folder.path());
+  const Error error = open_error(folder.path());
   EXPECT_EQ(error.code, ErrorCode::kNotFound);
   EXPECT_THAT(error.message, HasSubstr("holds no model.safetensors"));
 }
 
 TEST(Checkpoint, NamesAMissingPath) {
-  const Error error = error_of("/nonexistent/model");
+  const Error error = open_error("/nonexistent/model");
   EXPECT_EQ(error.code, ErrorCode::kNotFound);
   EXPECT_THAT(error.message, HasSubstr("/nonexistent/model"));
 }
@@ -74,7 +74,7 @@ TEST(Checkpoint, ExplainsPickles) {
   const TempFolder folder;
   const auto path = folder.write("model.pt", "PK\x03\x04");
   for (const auto& asked : {path, folder.path()}) {
-    const Error error = error_of(asked);
+    const Error error = open_error(asked);
     EXPECT_EQ(error.code, ErrorCode::kUnsupported);
     EXPECT_THAT(error.message, HasSubstr("convert it to safetensors"));
   }
@@ -95,7 +95,7 @@ TEST(Checkpoint, RefusesNamesThatMeetAfterStripping) {
       safetensors_bytes(R"({"a.b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
                         R"("a._orig_mod.b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})",
                         "xy"));
-  EXPECT_THAT(error_of(path).message, HasSubstr("\"a.b\" twice"));
+  EXPECT_THAT(open_error(path).message, HasSubstr("\"a.b\" twice"));
 }
 
 TEST(CheckpointIndex, GathersTheShards) {
@@ -118,7 +118,7 @@ TEST(CheckpointIndex, GathersTheShards) {
 TEST(CheckpointIndex, NamesAMissingShard) {
   const TempFolder folder;
   const auto path = folder.write("i.json", R"({"weight_map":{"a":"gone.safetensors"}})");
-  const Error error = error_of(path);
+  const Error error = open_error(path);
   EXPECT_EQ(error.code, ErrorCode::kNotFound);
   EXPECT_THAT(error.message, HasSubstr("\"a\""));
   EXPECT_THAT(error.message, HasSubstr("gone.safetensors"));
@@ -129,7 +129,8 @@ TEST(CheckpointIndex, NamesATensorThatItsShardLacks) {
   folder.write("1.safetensors", shard("a"));
   const auto path =
       folder.write("i.json", R"({"weight_map":{"a":"1.safetensors","b":"1.safetensors"}})");
-  EXPECT_THAT(error_of(path).message, HasSubstr("\"b\" in 1.safetensors, which does not hold it"));
+  EXPECT_THAT(open_error(path).message,
+              HasSubstr("\"b\" in 1.safetensors, which does not hold it"));
 }
 
 TEST(CheckpointIndex, NamesATensorOfTwoShards) {
@@ -141,7 +142,7 @@ TEST(CheckpointIndex, NamesATensorOfTwoShards) {
                                  "xy"));
   const auto path =
       folder.write("i.json", R"({"weight_map":{"a":"1.safetensors","b":"2.safetensors"}})");
-  EXPECT_THAT(error_of(path).message, HasSubstr("\"a\" twice"));
+  EXPECT_THAT(open_error(path).message, HasSubstr("\"a\" twice"));
 }
 
 TEST(CheckpointIndex, RefusesShardsElsewhere) {
@@ -150,16 +151,16 @@ TEST(CheckpointIndex, RefusesShardsElsewhere) {
        {"../x.safetensors", "/etc/passwd", "sub/x.safetensors", "..", ""}) {
     const auto path =
         folder.write("i.json", R"({"weight_map":{"a":")" + std::string(shard_name) + R"("}})");
-    EXPECT_EQ(error_of(path).code, ErrorCode::kInvalidArgument) << shard_name;
+    EXPECT_EQ(open_error(path).code, ErrorCode::kInvalidArgument) << shard_name;
   }
 }
 
 TEST(CheckpointIndex, RefusesAFileWithoutAMap) {
   const TempFolder folder;
-  EXPECT_THAT(error_of(folder.write("config.json", "{}")).message, HasSubstr("weight_map"));
-  EXPECT_THAT(error_of(folder.write("i.json", R"({"weight_map":{"a":1}})")).message,
+  EXPECT_THAT(open_error(folder.write("config.json", "{}")).message, HasSubstr("weight_map"));
+  EXPECT_THAT(open_error(folder.write("i.json", R"({"weight_map":{"a":1}})")).message,
               HasSubstr("\"a\""));
-  EXPECT_THAT(error_of(folder.write("j.json", R"({"weight_map":{"a":"1","a":"2"}})")).message,
+  EXPECT_THAT(open_error(folder.write("j.json", R"({"weight_map":{"a":"1","a":"2"}})")).message,
               HasSubstr("\"a\" twice"));
 }
 

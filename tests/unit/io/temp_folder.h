@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include "support/scratch_folder.h"
+
 namespace fovea {
 
 /// A folder for one test, removed at its end.
@@ -14,7 +16,7 @@ class TempFolder {
  public:
   TempFolder() {
     const auto* test = testing::UnitTest::GetInstance()->current_test_info();
-    path_ = std::filesystem::path(testing::TempDir()) /
+    path_ = testing_support::scratch_folder() /
             (std::string(test->test_suite_name()) + "_" + test->name());
     std::filesystem::remove_all(path_);
     std::filesystem::create_directories(path_);

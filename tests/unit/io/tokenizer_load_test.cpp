@@ -12,7 +12,7 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-Error error_of(std::string_view text) {
+Error parse_error(std::string_view text) {
   const auto tokenizer = Tokenizer::parse_json(text, "tokenizer.json");
   return tokenizer.ok() ? Error{ErrorCode::kInternal, "no error"} : tokenizer.error();
 }
@@ -23,9 +23,9 @@ Error load_error(const std::filesystem::path& path) {
 }
 
 TEST(TokenizerJsonFile, SaysWhenItIsSomethingElse) {
-  EXPECT_THAT(error_of("{").message, HasSubstr("tokenizer.json is not valid JSON"));
-  EXPECT_THAT(error_of("[]").message, HasSubstr("not a tokenizer.json"));
-  EXPECT_THAT(error_of(R"({"model":{"type":"Unigram"}})").message, HasSubstr("only BPE"));
+  EXPECT_THAT(parse_error("{").message, HasSubstr("tokenizer.json is not valid JSON"));
+  EXPECT_THAT(parse_error("[]").message, HasSubstr("not a tokenizer.json"));
+  EXPECT_THAT(parse_error(R"({"model":{"type":"Unigram"}})").message, HasSubstr("only BPE"));
 }
 
 TEST(TokenizerJsonFile, RefusesWhatWouldChangeIds) {
@@ -57,7 +57,7 @@ TEST(TokenizerJsonFile, RefusesWhatWouldChangeIds) {
       {{.added = "[" + added_token(0, "a", true) + "]"}, "only token of a byte"},
   };
   for (const auto& [json, part] : cases) {
-    const Error error = error_of(json.text());
+    const Error error = parse_error(json.text());
     EXPECT_THAT(error.message, HasSubstr(part));
     EXPECT_TRUE(error.code == ErrorCode::kUnsupported || std::string(part) == "pre_tokenizer")
         << part;
@@ -122,7 +122,7 @@ TEST(TokenizerJsonFile, NamesMalformedParts) {
       {{.pre_tokenizer = R"({"type":"Digits","individual_digits":3})"}, "individual_digits"},
   };
   for (const auto& [json, part] : cases)
-    EXPECT_THAT(error_of(json.text()).message, HasSubstr(part));
+    EXPECT_THAT(parse_error(json.text()).message, HasSubstr(part));
 }
 
 TEST(TokenizerFiles, LoadsAFolderOrTheFileInIt) {

@@ -7,6 +7,7 @@
 #include "backend/registry.h"
 #include "model/adapter_slots.h"
 #include "support/checkpoint_builder.h"
+#include "support/scratch_folder.h"
 #include "tensor/half.h"
 
 namespace fovea {
@@ -58,7 +59,7 @@ CheckpointBuilder finetune(const std::string& prefix = "text_lora.", int rank = 
 
 std::filesystem::path test_path(const std::string& extension = ".safetensors") {
   const auto* test = testing::UnitTest::GetInstance()->current_test_info();
-  return std::filesystem::path(testing::TempDir()) /
+  return testing_support::scratch_folder() /
          (std::string(test->test_suite_name()) + "_" + test->name() + extension);
 }
 

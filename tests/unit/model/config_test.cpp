@@ -6,6 +6,7 @@
 #include "io/checkpoint.h"
 #include "model/tensor_table.h"
 #include "support/checkpoint_builder.h"
+#include "support/scratch_folder.h"
 
 namespace fovea {
 namespace {
@@ -14,7 +15,7 @@ using testing_support::CheckpointBuilder;
 using testing_support::tiny_moondream2;
 
 Result<ModelConfig> resolve(const CheckpointBuilder& builder, std::string_view config_json = "") {
-  const auto folder = std::filesystem::path(testing::TempDir()) /
+  const auto folder = testing_support::scratch_folder() /
                       testing::UnitTest::GetInstance()->current_test_info()->name();
   std::filesystem::create_directories(folder);
   builder.write(folder / "model.safetensors");

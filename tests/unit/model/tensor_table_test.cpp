@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "support/checkpoint_builder.h"
+#include "support/scratch_folder.h"
 
 namespace fovea {
 namespace {
@@ -11,7 +12,7 @@ using testing_support::CheckpointBuilder;
 
 Checkpoint open(const CheckpointBuilder& builder) {
   const auto path =
-      std::filesystem::path(testing::TempDir()) /
+      testing_support::scratch_folder() /
       (std::string(testing::UnitTest::GetInstance()->current_test_info()->name()) + ".safetensors");
   builder.write(path);
   auto checkpoint = Checkpoint::open(path);

@@ -5,6 +5,7 @@
 
 #include "backend/registry.h"
 #include "support/checkpoint_builder.h"
+#include "support/scratch_folder.h"
 #include "tensor/half.h"
 
 namespace fovea {
@@ -16,7 +17,7 @@ using testing_support::CheckpointBuilder;
 class WeightLoaderTest : public testing::Test {
  protected:
   WeightLoader& open(const CheckpointBuilder& builder, DType storage = DType::kF32) {
-    const auto path = std::filesystem::path(testing::TempDir()) /
+    const auto path = testing_support::scratch_folder() /
                       (std::string(testing::UnitTest::GetInstance()->current_test_info()->name()) +
                        ".safetensors");
     builder.write(path);

@@ -170,18 +170,26 @@ class GuardedFetcher final : public UrlFetcher {
                            "too many pictures are being fetched", "", 1});
     }
     auto fetch = std::make_unique<Fetch>(*url, std::move(done), options_);
-    if (!fetch->prepare()) return end(*fetch, failed("fetching the picture failed"));
+    if (!fetch->prepare()) return end(*fetch, [] { return failed("fetching the picture failed"); });
+    CURL* const handle = fetch->handle.get();
     {
       const std::lock_guard lock(mutex_);
-      arrived_.push_back(std::move(fetch));
+      arrived_.emplace(handle, std::move(fetch));
     }
     curl_multi_wakeup(transfers_.get());
   }
 
  private:
-  void end(Fetch& fetch, Fetched fetched) {
+  using Fetches = std::map<CURL*, std::unique_ptr<Fetch>>;
+
+  // What is thrown here, for want of memory, concerns this fetch alone; its request goes with it.
+  template <class Make>
+  void end(Fetch& fetch, const Make& make) {
     --num_fetches_;
-    fetch.done(std::move(fetched));
+    try {
+      fetch.done(make());
+    } catch (...) {
+    }
   }
 
   void run() {
@@ -196,22 +204,22 @@ class GuardedFetcher final : public UrlFetcher {
     begin_arrived();
     for (const auto& [handle, fetch] : running_) {
       curl_multi_remove_handle(transfers_.get(), handle);
-      end(*fetch, failed("the server is ending"));
+      end(*fetch, [] { return failed("the server is ending"); });
     }
   }
 
   void begin_arrived() {
-    std::vector<std::unique_ptr<Fetch>> arrived;
+    Fetches arrived;
     {
       const std::lock_guard lock(mutex_);
       arrived.swap(arrived_);
     }
-    for (std::unique_ptr<Fetch>& fetch : arrived) {
-      CURL* const handle = fetch->handle.get();
-      if (curl_multi_add_handle(transfers_.get(), handle) == CURLM_OK) {
-        running_.emplace(handle, std::move(fetch));
+    while (!arrived.empty()) {
+      auto node = arrived.extract(arrived.begin());
+      if (curl_multi_add_handle(transfers_.get(), node.key()) == CURLM_OK) {
+        running_.insert(std::move(node));
       } else {
-        end(*fetch, failed("fetching the picture failed"));
+        end(*node.mapped(), [] { return failed("fetching the picture failed"); });
       }
     }
   }
@@ -224,7 +232,7 @@ class GuardedFetcher final : public UrlFetcher {
       CURL* const handle = message->easy_handle;
       curl_multi_remove_handle(transfers_.get(), handle);  // ends what `message` points to
       const auto node = running_.extract(handle);
-      end(*node.mapped(), node.mapped()->result(code));
+      end(*node.mapped(), [&] { return node.mapped()->result(code); });
     }
   }
 
@@ -233,8 +241,8 @@ class GuardedFetcher final : public UrlFetcher {
   std::atomic<int> num_fetches_{0};
   std::atomic<bool> has_ended_{false};
   std::mutex mutex_;
-  std::vector<std::unique_ptr<Fetch>> arrived_;      // guarded by mutex_
-  std::map<CURL*, std::unique_ptr<Fetch>> running_;  // of thread_
+  Fetches arrived_;  // guarded by mutex_
+  Fetches running_;  // of thread_
   std::thread thread_;
 };
 

@@ -117,6 +117,9 @@ Status ModelRunner::launch(const StepPlan& plan) {
               plan.num_crops, max_rows(), max_crops());
   FOVEA_CHECK(num_in_flight_ < steps_.size(), "{} steps are in flight", num_in_flight_);
   Step& step = steps_[next_launch_];
+  // A launch that ended half way, for want of memory, has left here what it was to compute.
+  step.crops.clear();
+  step.pictures.clear();
   const double started_ms = now_ms();
   step.began = stream_->mark();
   copy_pages(plan, step);
@@ -143,7 +146,7 @@ Result<StepOutput> ModelRunner::collect() {
       output.ok() || is_last_try || output.error().code != ErrorCode::kResourceExhausted;
   if (is_over) {
     step.was_tried = false;
-    step.crops.clear();
+    step.crops.clear();  // pictures are large
     step.pictures.clear();
     next_collect_ = (next_collect_ + 1) % steps_.size();
     --num_in_flight_;

@@ -14,6 +14,9 @@ void ModelRunner::choose_crops(const StepPlan& plan, Step& step) {
   const VisionConfig& vision = model_.config().vision;
   const std::int64_t tokens = vision.image_tokens();
   const DType dtype = activations_.vision.features.view().dtype;
+  // So that a picture is in both lists or in none.
+  step.crops.reserve(plan.crops.size());
+  step.pictures.reserve(plan.crops.size());
   for (const PlannedCrops& crops : plan.crops) {
     PictureJob& picture = *crops.picture;
     if (picture.failure) continue;

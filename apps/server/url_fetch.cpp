@@ -12,7 +12,6 @@
 #include <span>
 #include <sys/socket.h>
 #include <thread>
-#include <unistd.h>
 #include <utility>
 
 #include "url_guard.h"
@@ -59,13 +58,17 @@ struct EndTransfer {
   void operator()(CURL* handle) const { curl_easy_cleanup(handle); }
 };
 
+struct FreeList {
+  void operator()(curl_slist* list) const { curl_slist_free_all(list); }
+};
+
 // One picture on its way.
 struct Fetch {
   Fetch(Url asked, Done then, const ServerOptions& limits)
       : url(std::move(asked)), done(std::move(then)), options(limits), handle(curl_easy_init()) {}
 
   bool prepare() {
-    if (!handle) return false;
+    if (!handle || !headers) return false;
     CURL* const curl = handle.get();
     curl_easy_setopt(curl, CURLOPT_URL, spelled(url).c_str());
     curl_easy_setopt(curl, CURLOPT_PATH_AS_IS, 1L);
@@ -77,13 +80,13 @@ struct Fetch {
     curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, kTimeoutMs);
     curl_easy_setopt(curl, CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
     curl_easy_setopt(curl, CURLOPT_USERAGENT, "fovea");
-    curl_easy_setopt(curl, CURLOPT_ACCEPT_ENCODING, nullptr);  // the bytes as they are stored
+    curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers.get());
+    curl_easy_setopt(curl, CURLOPT_FORBID_REUSE, 1L);
     curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, message);
     curl_easy_setopt(curl, CURLOPT_OPENSOCKETFUNCTION, &Fetch::on_socket);
     curl_easy_setopt(curl, CURLOPT_OPENSOCKETDATA, this);
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, &Fetch::on_body);
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, this);
-    curl_easy_setopt(curl, CURLOPT_PRIVATE, this);
     return true;
   }
 
@@ -135,7 +138,9 @@ struct Fetch {
   const Url url;
   Done done;
   const ServerOptions& options;
-  std::unique_ptr<CURL, EndTransfer> handle;
+  const std::unique_ptr<curl_slist, FreeList> headers{
+      curl_slist_append(nullptr, "Accept: image/*")};
+  const std::unique_ptr<CURL, EndTransfer> handle;
   std::vector<std::byte> bytes;
   char message[CURL_ERROR_SIZE] = {};
   bool was_refused = false;
@@ -164,23 +169,27 @@ class GuardedFetcher final : public UrlFetcher {
     if (!is_allowed_host(options_.url_hosts, *url)) {
       return done(failed(fmt::format("pictures are not fetched from {}:{}", url->host, url->port)));
     }
-    if (num_fetches_.fetch_add(1) >= kMaxFetches) {
-      --num_fetches_;
-      return done(ApiError{429, "rate_limit_error", "queue_full",
-                           "too many pictures are being fetched", "", 1});
-    }
     auto fetch = std::make_unique<Fetch>(*url, std::move(done), options_);
-    if (!fetch->prepare()) return end(*fetch, [] { return failed("fetching the picture failed"); });
-    CURL* const handle = fetch->handle.get();
-    {
-      const std::lock_guard lock(mutex_);
-      arrived_.emplace(handle, std::move(fetch));
+    if (!fetch->prepare()) return fetch->done(failed("fetching the picture failed"));
+    if (!line_up(fetch)) {
+      return fetch->done(ApiError{429, "rate_limit_error", "queue_full",
+                                  "too many pictures are being fetched", "", 1});
     }
     curl_multi_wakeup(transfers_.get());
   }
 
  private:
   using Fetches = std::map<CURL*, std::unique_ptr<Fetch>>;
+
+  // Takes the fetch, unless there are too many.
+  bool line_up(std::unique_ptr<Fetch>& fetch) {
+    CURL* const handle = fetch->handle.get();
+    const std::lock_guard lock(mutex_);
+    if (num_fetches_ >= kMaxFetches) return false;
+    arrived_.emplace(handle, std::move(fetch));
+    ++num_fetches_;
+    return true;
+  }
 
   // What is thrown here, for want of memory, concerns this fetch alone; its request goes with it.
   template <class Make>

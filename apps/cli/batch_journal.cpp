@@ -27,10 +27,6 @@ Error journal_error(const fs::path& path, const char* verb, int error_number) {
                                            std::system_category().message(error_number))};
 }
 
-Error unusable(std::string message) {
-  return Error{ErrorCode::kFailedPrecondition, std::move(message)};
-}
-
 // Zero, or the error number.
 int write_whole(int fd, std::string_view bytes) {
   while (!bytes.empty()) {
@@ -70,7 +66,7 @@ class LineReader {
       rest_.erase(0, begin);
       offset_ += static_cast<std::int64_t>(begin);
       if (rest_.size() > wire::kMaxBatchLine) {
-        return unusable(
+        return refused(
             fmt::format("{} is no file of a batch's answers: a line of it has more than "
                         "{} bytes",
                         path_.string(), wire::kMaxBatchLine));
@@ -131,11 +127,11 @@ Status BatchJournal::open_file(Mode mode) {
   if (fd_ < 0) return journal_error(path_, "open", errno);
   struct stat status = {};
   if (::fstat(fd_, &status) != 0) return journal_error(path_, "read", errno);
-  if (!S_ISREG(status.st_mode)) return unusable(fmt::format("{} is no file", path_.string()));
+  if (!S_ISREG(status.st_mode)) return refused(fmt::format("{} is no file", path_.string()));
   if (mode == Mode::kLook) return {};
   if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return journal_error(path_, "lock", errno);
-    return unusable(fmt::format("another process writes {}", path_.string()));
+    return refused(fmt::format("another process writes {}", path_.string()));
   }
   return {};
 }
@@ -146,15 +142,15 @@ Status BatchJournal::scan(const Plan& plan, Scan& scan) {
     ++scan.num_lines;
     Result<BatchRecord> record = wire::parse_batch_record(text);
     if (!record.ok()) {
-      return unusable(fmt::format("{}, line {}: {}; give another --out", path_.string(),
-                                  scan.num_lines, record.error().message));
+      return refused(fmt::format("{}, line {}: {}; give another --out", path_.string(),
+                                 scan.num_lines, record.error().message));
     }
     const Line line{offset, text.size()};
     const auto question = scan.questions.find(record->text);
     const bool asked = question != scan.questions.end() &&
                        record->skill == wire::skill_name(plan.questions.front());
     if (!asked || record->key != plan.key) {
-      return unusable(fmt::format(
+      return refused(fmt::format(
           "{} holds answers {} (line {}): give another --out, or --overwrite to begin anew",
           path_.string(),
           asked ? "with other options or of another model"
@@ -179,7 +175,7 @@ Status BatchJournal::scan(const Plan& plan, Scan& scan) {
   const std::string_view start =
       wire::kBatchLineStart.substr(0, std::min(wire::kBatchLineStart.size(), reader.rest().size()));
   if (!reader.rest().starts_with(start)) {
-    return unusable(
+    return refused(
         fmt::format("{} is no file of a batch's answers; give another --out", path_.string()));
   }
   cut_off_bytes_ = reader.rest().size();
@@ -263,7 +259,7 @@ Result<BatchJournal> BatchJournal::open(const fs::path& path, const Plan& plan, 
     const ssize_t count = ::pread(journal.fd_, start.data(), start.size(), 0);
     start.resize(static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
     if (!wire::kBatchLineStart.starts_with(start)) {
-      return unusable(
+      return refused(
           fmt::format("{} is no file of a batch's answers; give another --out", path.string()));
     }
     std::ranges::fill(journal.lines_, Line{});

@@ -15,10 +15,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-Error refused(std::string message) {
-  return Error{ErrorCode::kFailedPrecondition, std::move(message)};
-}
-
 bool is_there(const fs::path& path) {
   std::error_code error;
   return fs::exists(fs::symlink_status(path, error));

@@ -95,6 +95,10 @@ fs::path folder_of(const fs::path& path) {
 
 }  // namespace
 
+Error refused(std::string message) {
+  return Error{ErrorCode::kFailedPrecondition, std::move(message)};
+}
+
 Result<std::vector<std::byte>> read_file(const fs::path& path, std::size_t max_bytes) {
   FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (file.get() < 0) return io_error(path, "open", errno);

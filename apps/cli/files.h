@@ -11,6 +11,9 @@
 
 namespace fovea::cli {
 
+/// An error about a file that is there and cannot be what it was named as: kFailedPrecondition.
+Error refused(std::string message);
+
 /// The bytes of a file. One that is larger than max_bytes is refused before it is read.
 Result<std::vector<std::byte>> read_file(const std::filesystem::path& path, std::size_t max_bytes);
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/lower_case.h"
 #include "base/try.h"
 #include "hub/human.h"
 #include "hub/url.h"
@@ -31,14 +32,6 @@ bool may_pass(CURLcode code) {
     default:
       return true;
   }
-}
-
-std::string lower(std::string_view text) {
-  std::string lowered(text);
-  for (char& c : lowered) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return lowered;
 }
 
 std::string_view trimmed(std::string_view text) {
@@ -100,7 +93,7 @@ struct HttpClient::Hop {
     if (line.starts_with("HTTP/")) hop.response.headers.clear();
     const std::size_t colon = line.find(':');
     if (colon != std::string_view::npos) {
-      hop.response.headers[lower(line.substr(0, colon))] = trimmed(line.substr(colon + 1));
+      hop.response.headers[lower_case(line.substr(0, colon))] = trimmed(line.substr(colon + 1));
     }
     return size;
   }

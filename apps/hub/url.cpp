@@ -1,12 +1,12 @@
 #include "hub/url.h"
 
-#include <algorithm>
 #include <charconv>
 #include <curl/curl.h>
 #include <memory>
 #include <optional>
 
 #include "base/error.h"
+#include "base/lower_case.h"
 #include "base/try.h"
 #include "hub/human.h"
 
@@ -41,10 +41,7 @@ Result<Origin> origin_of(const std::string& url) {
   if (part(parsed.get(), CURLUPART_USER) || part(parsed.get(), CURLUPART_PASSWORD)) {
     return invalid_argument("a URL of {} carries a user name", origin.scheme);
   }
-  origin.host = part(parsed.get(), CURLUPART_HOST).value_or("");
-  std::ranges::transform(origin.host, origin.host.begin(), [](char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  });
+  origin.host = lower_case(part(parsed.get(), CURLUPART_HOST).value_or(""));
   const std::string port = part(parsed.get(), CURLUPART_PORT, CURLU_DEFAULT_PORT).value_or("");
   std::from_chars(port.data(), port.data() + port.size(), origin.port);
   if (origin.host.empty() || origin.port == 0)

@@ -4,7 +4,7 @@
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
 
-#include "lower_case.h"
+#include "base/lower_case.h"
 
 namespace fovea::server {
 namespace {

@@ -4,18 +4,14 @@
 #include <optional>
 #include <utility>
 
+#include "base/lower_case.h"
 #include "wire/base64.h"
 
 namespace fovea::server {
 namespace {
 
 bool starts_with_scheme(std::string_view text, std::string_view scheme) {
-  if (text.size() < scheme.size()) return false;
-  for (std::size_t i = 0; i < scheme.size(); ++i) {
-    const char c = text[i];
-    if ((c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c) != scheme[i]) return false;
-  }
-  return true;
+  return lower_case(text.substr(0, scheme.size())) == scheme;
 }
 
 // The base64 part of "data:image/png;base64,..."; the media type is not believed anyway.

@@ -4,7 +4,7 @@
 #include <array>
 #include <charconv>
 
-#include "lower_case.h"
+#include "base/lower_case.h"
 
 namespace fovea::server {
 namespace {

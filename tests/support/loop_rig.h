@@ -11,10 +11,11 @@
 #include "engine/engine_loop.h"
 #include "support/fake_adapter_store.h"
 #include "support/fake_runner.h"
+#include "support/pages.h"
 
 namespace fovea::testing_support {
 
-inline constexpr int kPageSize = 16, kImageTokens = 40, kVocab = 50, kContext = 256;
+inline constexpr int kImageTokens = 40, kVocab = 50, kContext = 256;
 inline constexpr TokenId kEos{0};
 
 inline constexpr TokenId kAfterNine[] = {TokenId{1}, TokenId{2}, TokenId{3}};

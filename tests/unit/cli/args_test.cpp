@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <ostream>
 
+#include "usage_error.h"
+
 namespace fovea::cli {
 namespace {
 
@@ -16,15 +18,6 @@ SkillArgs skill_args(std::vector<std::string> args) {
   if (const auto* text = std::get_if<PrintAndExit>(&parsed)) ADD_FAILURE() << text->err;
   auto* skill = std::get_if<SkillArgs>(&parsed);
   return skill != nullptr ? *skill : SkillArgs{};
-}
-
-std::string usage_error_of(std::vector<std::string> args) {
-  ParsedArgs parsed = parse(std::move(args));
-  const auto* text = std::get_if<PrintAndExit>(&parsed);
-  if (text == nullptr) return "accepted";
-  EXPECT_EQ(text->exit_code, kExitUsage);
-  EXPECT_EQ(text->out, "");
-  return text->err;
 }
 
 TEST(Args, Caption_DefaultsAskForNothingSpecial) {

@@ -4,6 +4,7 @@
 
 #include "args.h"
 #include "batch_question.h"
+#include "usage_error.h"
 #include "utf8.h"
 
 namespace fovea::cli {
@@ -24,14 +25,6 @@ BatchArgs batch_args(const std::vector<std::string>& args) {
   if (const auto* text = std::get_if<PrintAndExit>(&parsed)) ADD_FAILURE() << text->err;
   auto* batch = std::get_if<BatchArgs>(&parsed);
   return batch != nullptr ? *batch : BatchArgs{};
-}
-
-std::string batch_error_of(const std::vector<std::string>& args) {
-  ParsedArgs parsed = parse_args(args);
-  const auto* text = std::get_if<PrintAndExit>(&parsed);
-  if (text == nullptr) return "accepted";
-  EXPECT_EQ(text->exit_code, kExitUsage);
-  return text->err;
 }
 
 TEST(BatchOptions, EveryOptionReachesItsField) {
@@ -112,25 +105,25 @@ TEST(BatchOptions, KeepsPicturesOnlyForSeveralQuestions) {
 
 TEST(BatchOptions, WhatDoesNotFitTogetherIsWrongUsage) {
   const std::vector<std::string> caption = {"batch", "in", "--skill", "caption", "--out", "r"};
-  EXPECT_THAT(batch_error_of({"batch", "--skill", "caption", "--out", "r"}), HasSubstr("PATHS"));
-  EXPECT_THAT(batch_error_of({"batch", "in", "--out", "r"}), HasSubstr("--skill is missing"));
-  EXPECT_THAT(batch_error_of({"batch", "in", "--skill", "caption"}), HasSubstr("--out"));
-  EXPECT_THAT(batch_error_of({"batch", "in", "--skill", "detect", "--out", "r"}),
+  EXPECT_THAT(usage_error_of({"batch", "--skill", "caption", "--out", "r"}), HasSubstr("PATHS"));
+  EXPECT_THAT(usage_error_of({"batch", "in", "--out", "r"}), HasSubstr("--skill is missing"));
+  EXPECT_THAT(usage_error_of({"batch", "in", "--skill", "caption"}), HasSubstr("--out"));
+  EXPECT_THAT(usage_error_of({"batch", "in", "--skill", "detect", "--out", "r"}),
               HasSubstr("--text is missing"));
-  EXPECT_THAT(batch_error_of(with({"--text", "x"}, caption)), HasSubstr("takes no --text"));
-  EXPECT_THAT(batch_error_of(with({"--text", "car"})), HasSubstr("given twice"));
-  EXPECT_THAT(batch_error_of(with({"--text", "\xff"})), HasSubstr("UTF-8"));
-  EXPECT_THAT(batch_error_of(with({"--coco", "c"}, caption)), HasSubstr("--skill detect"));
-  EXPECT_THAT(batch_error_of(with({"--annotate", "c"}, caption)), HasSubstr("--annotate needs"));
-  EXPECT_THAT(batch_error_of(with({"--sidecar"})), HasSubstr("--sidecar needs"));
-  EXPECT_THAT(batch_error_of(with({"--length", "short"})), HasSubstr("--length needs"));
-  EXPECT_THAT(batch_error_of(with({"--reasoning"})), HasSubstr("--reasoning needs"));
-  EXPECT_THAT(batch_error_of(with({"--max-objects", "2"}, caption)), HasSubstr("--max-objects"));
-  EXPECT_THAT(batch_error_of(with({"--spatial-ref", "0,0"})), HasSubstr("--spatial-ref needs"));
-  EXPECT_THAT(batch_error_of(with({"--spatial-ref", "0"})), HasSubstr("has 1 numbers"));
-  EXPECT_THAT(batch_error_of(with({"--json-schema", "{}"})), HasSubstr("--json-schema needs"));
-  EXPECT_THAT(batch_error_of(with({"--csv", "./r"})), HasSubstr("two outputs"));
-  EXPECT_THAT(batch_error_of(with({"--max-sequences", "1025"})), HasSubstr("1024"));
+  EXPECT_THAT(usage_error_of(with({"--text", "x"}, caption)), HasSubstr("takes no --text"));
+  EXPECT_THAT(usage_error_of(with({"--text", "car"})), HasSubstr("given twice"));
+  EXPECT_THAT(usage_error_of(with({"--text", "\xff"})), HasSubstr("UTF-8"));
+  EXPECT_THAT(usage_error_of(with({"--coco", "c"}, caption)), HasSubstr("--skill detect"));
+  EXPECT_THAT(usage_error_of(with({"--annotate", "c"}, caption)), HasSubstr("--annotate needs"));
+  EXPECT_THAT(usage_error_of(with({"--sidecar"})), HasSubstr("--sidecar needs"));
+  EXPECT_THAT(usage_error_of(with({"--length", "short"})), HasSubstr("--length needs"));
+  EXPECT_THAT(usage_error_of(with({"--reasoning"})), HasSubstr("--reasoning needs"));
+  EXPECT_THAT(usage_error_of(with({"--max-objects", "2"}, caption)), HasSubstr("--max-objects"));
+  EXPECT_THAT(usage_error_of(with({"--spatial-ref", "0,0"})), HasSubstr("--spatial-ref needs"));
+  EXPECT_THAT(usage_error_of(with({"--spatial-ref", "0"})), HasSubstr("has 1 numbers"));
+  EXPECT_THAT(usage_error_of(with({"--json-schema", "{}"})), HasSubstr("--json-schema needs"));
+  EXPECT_THAT(usage_error_of(with({"--csv", "./r"})), HasSubstr("two outputs"));
+  EXPECT_THAT(usage_error_of(with({"--max-sequences", "1025"})), HasSubstr("1024"));
 }
 
 TEST(BatchKey, TellsQuestionsApartButNotSpeeds) {

@@ -3,7 +3,7 @@
 #include <string>
 #include <string_view>
 
-namespace fovea::server {
+namespace fovea {
 
 /// Names of hosts, schemes and headers in lower case. Only ASCII has two cases there, in any
 /// locale.
@@ -15,4 +15,4 @@ inline std::string lower_case(std::string_view text) {
   return result;
 }
 
-}  // namespace fovea::server
+}  // namespace fovea

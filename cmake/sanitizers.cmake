@@ -1,7 +1,7 @@
 # FOVEA_SANITIZE=address,undefined or thread instruments everything that is built.
 if(FOVEA_SANITIZE)
   add_compile_options(-fsanitize=${FOVEA_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
-  # Checks before every access, which double the time to compile: AddressSanitizer sees what they would, but for alignment.
+  # Checks before every access, which double the time to compile: AddressSanitizer sees what most of them would.
   if(FOVEA_SANITIZE MATCHES "undefined")
     add_compile_options(-fno-sanitize=null,alignment,vptr,object-size)
   endif()

@@ -6,6 +6,7 @@
 #include "fovea/engine.h"
 
 #include "golden/golden_case.h"
+#include "support/must.h"
 
 namespace fovea {
 namespace {
@@ -22,12 +23,7 @@ Engine& engine_for(const std::string& folder, Precision precision) {
     options.precision = precision;
     options.compatibility.clamp_boxes =
         !folder.starts_with("md2");  // the official code does not clamp
-    auto created = Engine::create(options);
-    if (!created.ok()) {
-      ADD_FAILURE() << created.error().message;
-      std::abort();
-    }
-    engine = std::move(created).value();
+    engine = testing_support::must(Engine::create(options));
   }
   return *engine;
 }

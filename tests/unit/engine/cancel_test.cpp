@@ -12,6 +12,8 @@
 #include "fovea/engine.h"
 #include "fovea/picture.h"
 
+#include "support/instrumented.h"
+
 namespace fovea {
 namespace {
 
@@ -20,11 +22,7 @@ namespace {
 int num_cancels() {
   const char* given = std::getenv("FOVEA_CANCELS");
   if (given != nullptr) return std::atoi(given);
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  return 40;  // instrumented, each takes many times as long
-#else
-  return 400;
-#endif
+  return testing_support::kInstrumented ? 40 : 400;
 }
 
 // Every second one has been seen before; small ones, and some of several crops.

@@ -12,6 +12,7 @@
 
 #include "io/checkpoint.h"
 #include "support/checkpoint_builder.h"
+#include "support/must.h"
 #include "support/scratch_folder.h"
 
 namespace fovea {
@@ -30,12 +31,7 @@ Request question_for(std::string text, std::string adapter = {}) {
 }
 
 std::unique_ptr<Engine> make_engine(const EngineOptions& options) {
-  auto engine = Engine::create(options);
-  if (!engine.ok()) {
-    ADD_FAILURE() << engine.error().message;
-    std::abort();
-  }
-  return std::move(engine).value();
+  return testing_support::must(Engine::create(options));
 }
 
 // An adapter that changes linears of the golden model by `strength`: of the variant kind, every

@@ -5,6 +5,8 @@
 
 #include "fovea/engine.h"
 
+#include "support/must.h"
+
 namespace fovea {
 namespace {
 
@@ -13,12 +15,7 @@ std::unique_ptr<Engine> make(KvPrecision precision) {
   options.model = std::filesystem::path(FOVEA_TEST_DATA) / "md2-mha";
   options.precision = Precision::kF32;
   options.kv_precision = precision;
-  auto engine = Engine::create(options);
-  if (!engine.ok()) {
-    ADD_FAILURE() << engine.error().message;
-    std::abort();
-  }
-  return std::move(engine).value();
+  return testing_support::must(Engine::create(options));
 }
 
 std::vector<Request> requests() {

@@ -8,6 +8,8 @@
 #include <set>
 #include <thread>
 
+#include "support/instrumented.h"
+#include "support/must.h"
 #include "support/scratch_folder.h"
 
 namespace fovea {
@@ -20,12 +22,7 @@ Engine& engine() {
     EngineOptions options;
     options.model = kModel;
     options.precision = Precision::kF32;
-    auto created = Engine::create(options);
-    if (!created.ok()) {
-      ADD_FAILURE() << created.error().message;
-      std::abort();
-    }
-    return std::move(created).value();
+    return testing_support::must(Engine::create(options));
   }();
   return *instance;
 }
@@ -212,11 +209,7 @@ std::vector<Request> mixed_requests(int count) {
 }
 
 TEST(Engine, RequestsSideBySideGiveTheAnswersOfRequestsAlone) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  constexpr int kCount = 8;  // instrumented, each takes many times as long
-#else
-  constexpr int kCount = 48;
-#endif
+  constexpr int kCount = testing_support::kInstrumented ? 8 : 48;
   const std::vector<Request> requests = mixed_requests(kCount);
   std::vector<std::vector<std::int32_t>> alone;
   for (const Request& request : requests) {

@@ -8,11 +8,14 @@
 #include <random>
 
 #include "engine/scheduler.h"
+#include "support/pages.h"
 
 namespace fovea {
 namespace {
 
-constexpr int kSlotsOfPage = 16, kPrompt = 20, kImageTokens = 30, kSequences = 8;
+using testing_support::kPageSize;
+
+constexpr int kPrompt = 20, kImageTokens = 30, kSequences = 8;
 
 struct Arrival {
   double at_ms = 0;
@@ -104,7 +107,7 @@ class Simulation {
       prompt.picture = active.picture->identity;
       prompt.image_tokens = kImageTokens;
     }
-    active.generation.sequence.emplace(pages_, cache_, kSlotsOfPage, std::move(prompt));
+    active.generation.sequence.emplace(pages_, cache_, kPageSize, std::move(prompt));
     active.generation.order = static_cast<std::int64_t>(number);
     active.generation.place_ms = arrivals_[number].at_ms;
     active.generation.max_new_tokens = 100;
@@ -170,7 +173,7 @@ class Simulation {
   std::vector<Arrival> arrivals_;
   double deadline_ms_;
   PageAllocator pages_{400};
-  PrefixCache cache_{pages_, kSlotsOfPage};
+  PrefixCache cache_{pages_, kPageSize};
   AdapterResidency adapters_{1};
   Scheduler scheduler_{
       {.max_sequences = kSequences, .max_rows = 64, .max_crops = 2}, pages_, cache_, adapters_};

@@ -7,14 +7,13 @@
 #include "fovea/engine.h"
 #include "fovea/picture.h"
 
+#include "support/instrumented.h"
+#include "support/must.h"
+
 namespace fovea {
 namespace {
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr int kNumRequests = 100;  // instrumented, each takes many times as long
-#else
-constexpr int kNumRequests = 2000;
-#endif
+constexpr int kNumRequests = testing_support::kInstrumented ? 100 : 2000;
 
 std::unique_ptr<Engine> make_engine(int max_sequences, std::size_t kv_cache_bytes = 0) {
   EngineOptions options;
@@ -22,12 +21,7 @@ std::unique_ptr<Engine> make_engine(int max_sequences, std::size_t kv_cache_byte
   options.max_sequences = max_sequences;
   options.max_queue = 2 * kNumRequests;
   options.kv_cache_bytes = kv_cache_bytes;
-  auto engine = Engine::create(options);
-  if (!engine.ok()) {
-    ADD_FAILURE() << engine.error().message;
-    std::abort();
-  }
-  return std::move(engine).value();
+  return testing_support::must(Engine::create(options));
 }
 
 // A disc on a ground; both colours follow from the number.

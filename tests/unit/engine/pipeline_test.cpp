@@ -14,18 +14,13 @@
 #include "io/tokenizer.h"
 #include "model/model.h"
 #include "skills/registry.h"
+#include "support/instrumented.h"
+#include "support/must.h"
 
 namespace fovea {
 namespace {
 
-template <class T>
-T must(Result<T> result) {
-  if (!result.ok()) {
-    ADD_FAILURE() << result.error().message;
-    std::abort();
-  }
-  return std::move(result).value();
-}
+using testing_support::must;
 
 // Counts what passes by on the way to the model.
 class CountingRunner final : public StepRunner {
@@ -194,11 +189,7 @@ struct Case {
 class Pipeline : public testing::TestWithParam<Case> {};
 
 TEST_P(Pipeline, OfTwoStepsGivesTheAnswersOfOneToTheBit) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  constexpr int kCount = 10;  // instrumented, each takes many times as long
-#else
-  constexpr int kCount = 60;
-#endif
+  constexpr int kCount = testing_support::kInstrumented ? 10 : 60;
   const std::filesystem::path folder = std::filesystem::path(FOVEA_TEST_DATA) / GetParam().folder;
   const std::vector<Request> requests = all_kinds(kCount, GetParam().reasoning);
   for (const bool drawn_bins : {false, true}) {

@@ -13,18 +13,19 @@
 
 #include "base/math.h"
 #include "engine/sequence.h"
+#include "support/pages.h"
 #include "support/picture_identity.h"
 
 namespace fovea {
 namespace {
 
 using testing_support::identity_of;
+using testing_support::kBos;
+using testing_support::kPageSize;
 
 using Keys = std::vector<PrefixKey>;
 
-constexpr int kPage = 16;
 constexpr int kAll = std::numeric_limits<int>::max();
-constexpr TokenId kBos{0};
 
 // One position for each letter.
 Keys text(std::string_view letters) {
@@ -63,7 +64,7 @@ class PrefixCacheTest : public testing::Test {
   // As a sequence that computed everything itself. Returns the pages it used.
   std::vector<PageId> keep(const Keys& keys, std::int32_t adapter = kNoAdapter) {
     std::vector<PageId> pages;
-    for (int i = 0; i < ceil_div(num_positions(keys), kPage); ++i) {
+    for (int i = 0; i < ceil_div(num_positions(keys), kPageSize); ++i) {
       pages.push_back(*allocator_.allocate());
     }
     cache_.insert(adapter, keys, pages);
@@ -86,7 +87,7 @@ class PrefixCacheTest : public testing::Test {
   int peek(const Keys& keys) const { return cache_.peek(kNoAdapter, keys); }
 
   PageAllocator allocator_{64};
-  PrefixCache cache_{allocator_, kPage};
+  PrefixCache cache_{allocator_, kPageSize};
 };
 
 TEST_F(PrefixCacheTest, FindsNothingWhenEmpty) {
@@ -314,7 +315,7 @@ TEST_F(PrefixCacheTest, PeekChangesNothing) {
 TEST_F(PrefixCacheTest, GivesItsPagesBackWhenItGoes) {
   PageAllocator allocator(4);
   {
-    PrefixCache cache(allocator, kPage);
+    PrefixCache cache(allocator, kPageSize);
     const std::vector<PageId> pages = {*allocator.allocate(), *allocator.allocate()};
     cache.insert(1, repeat('a', 30), pages);
     cache.insert(1, repeat('a', 20) + repeat('b', 5), pages);

@@ -5,14 +5,16 @@
 #include <gtest/gtest.h>
 #include <list>
 
+#include "support/pages.h"
 #include "support/picture_identity.h"
 
 namespace fovea {
 namespace {
 
 using testing_support::identity_of;
+using testing_support::kPageSize;
 
-constexpr int kPageSize = 16, kImageTokens = 40;
+constexpr int kImageTokens = 40;
 
 struct Rig {
   explicit Rig(SchedulerOptions options = {.max_sequences = 8, .max_rows = 64, .max_crops = 2},

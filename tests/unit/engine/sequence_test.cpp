@@ -2,19 +2,19 @@
 
 #include <gtest/gtest.h>
 
+#include "support/pages.h"
 #include "support/picture_identity.h"
 
 namespace fovea {
 namespace {
 
 using testing_support::identity_of;
-
-constexpr int kPageSlots = 16;
-constexpr TokenId kFirstToken{0};
+using testing_support::kBos;
+using testing_support::kPageSize;
 
 Prompt text_prompt(int num_tokens, int first_id = 100) {
   Prompt prompt;
-  prompt.bos = kFirstToken;
+  prompt.bos = kBos;
   for (int i = 0; i < num_tokens; ++i) prompt.tokens.push_back(Token::text(TokenId{first_id + i}));
   return prompt;
 }
@@ -29,7 +29,7 @@ Prompt picture_prompt(int picture, int image_tokens, int num_tokens) {
 class SequenceTest : public testing::Test {
  protected:
   Sequence make(Prompt prompt) {
-    return Sequence(allocator_, cache_, kPageSlots, std::move(prompt));
+    return Sequence(allocator_, cache_, kPageSize, std::move(prompt));
   }
 
   // As a step would: pages, copies, keys and values of everything that is known.
@@ -49,7 +49,7 @@ class SequenceTest : public testing::Test {
   }
 
   PageAllocator allocator_{32};
-  PrefixCache cache_{allocator_, kPageSlots};
+  PrefixCache cache_{allocator_, kPageSize};
 };
 
 TEST_F(SequenceTest, CountsPositionsOfPictureAndTokens) {
@@ -75,9 +75,9 @@ TEST_F(SequenceTest, WithoutAPictureNothingSeesAhead) {
 
 TEST_F(SequenceTest, TakesPagesAsItGrowsAndReturnsThem) {
   PageAllocator allocator(3);
-  PrefixCache cache(allocator, kPageSlots);
+  PrefixCache cache(allocator, kPageSize);
   {
-    Sequence sequence(allocator, cache, kPageSlots, text_prompt(0));
+    Sequence sequence(allocator, cache, kPageSize, text_prompt(0));
     std::optional<Sequence::PageCopy> copy;
     EXPECT_EQ(sequence.pages_missing(16), 1);
     EXPECT_TRUE(sequence.reserve(16, copy));
@@ -86,7 +86,7 @@ TEST_F(SequenceTest, TakesPagesAsItGrowsAndReturnsThem) {
     EXPECT_EQ(sequence.pages_missing(17), 1);
     EXPECT_TRUE(sequence.reserve(17, copy));
     EXPECT_EQ(sequence.pages().size(), 2u);
-    EXPECT_EQ(sequence.slot_of(17), sequence.pages()[1].value() * kPageSlots + 1);
+    EXPECT_EQ(sequence.slot_of(17), sequence.pages()[1].value() * kPageSize + 1);
     EXPECT_EQ(sequence.pages_missing(49), 2);
     EXPECT_FALSE(sequence.reserve(49, copy));
     EXPECT_EQ(sequence.pages().size(), 3u) << "what was taken stays";

@@ -57,6 +57,8 @@ struct BenchServeArgs {
   ModelArgs model;
   int num_requests = 2500;
   int num_pictures = 1510;
+  bool repeats_at_once =
+      false;           ///< a picture's questions follow each other; else the repeats come last
   int num_tokens = 3;  ///< of each answer
   double rate = 0;     ///< requests a second; 0 = all at once
   std::vector<int> batches{1, 4, 16, 64};

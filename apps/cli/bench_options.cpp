@@ -33,6 +33,8 @@ CLI::App& add_bench_command(CLI::App& app, RawBenchArgs& raw) {
       ->option_text("N,...")
       ->delimiter(',')
       ->check(CLI::Range(1, 1024));
+  sub.add_flag("--repeats-at-once", args.repeats_at_once,
+               "A picture's questions follow each other; else a second round asks them");
   sub.add_option("--rate", args.rate, "Questions a second; all at once when not given")
       ->option_text("X")
       ->check(CLI::PositiveNumber);

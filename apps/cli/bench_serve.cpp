@@ -102,11 +102,13 @@ Measured offer(Engine& engine, const std::vector<Picture>& pictures, const Bench
     --outstanding;
     done.notify_one();
   };
-  // The repeats come behind all first sights, in another order, as a second round of questions.
   std::vector<std::size_t> order(static_cast<std::size_t>(args.num_requests));
-  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i % pictures.size();
   std::mt19937 random(1);
-  if (order.size() > pictures.size()) {
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    order[i] = args.repeats_at_once ? i * pictures.size() / order.size() : i % pictures.size();
+  }
+  // Repeats that come last do so in another order, as a second round of questions.
+  if (!args.repeats_at_once && order.size() > pictures.size()) {
     std::shuffle(order.begin() + static_cast<std::ptrdiff_t>(pictures.size()), order.end(), random);
   }
   std::exponential_distribution<double> gap_s(how.rate > 0 ? how.rate : 1);

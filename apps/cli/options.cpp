@@ -39,11 +39,11 @@ CLI::Option* add_integer(CLI::App& app, const std::string& name, int minimum,
 }
 
 CLI::Option* add_size(CLI::App& app, const std::string& name, const std::string& help,
-                      std::size_t& target) {
-  return add_value(app, name, "SIZE", help, [&target](const std::string& text) {
+                      std::function<void(std::size_t)> store) {
+  return add_value(app, name, "SIZE", help, [store = std::move(store)](const std::string& text) {
     const Result<std::size_t> size = parse_size(text);
     if (!size.ok()) return Status(size.error());
-    target = *size;
+    store(*size);
     return Status();
   });
 }
@@ -78,10 +78,12 @@ void add_model_options(CLI::App& app, ModelArgs& model) {
                  "auto, cpu, cuda, cuda:N (fovea info lists what there is)")
       ->option_text("NAME")
       ->group("Model and machine");
-  add_value(app, "--dtype", "TYPE", "auto, f32 or bf16; auto is what the checkpoint holds",
-            one_of<Precision>(
-                {{"auto", Precision::kAuto}, {"f32", Precision::kF32}, {"bf16", Precision::kBf16}},
-                options.precision))
+  add_value(app, "--dtype", "TYPE", "auto, f32, bf16 or fp8; auto is what the checkpoint holds",
+            one_of<Precision>({{"auto", Precision::kAuto},
+                               {"f32", Precision::kF32},
+                               {"bf16", Precision::kBf16},
+                               {"fp8", Precision::kFp8}},
+                              options.precision))
       ->group("Model and machine");
   add_value(app, "--kv-dtype", "TYPE",
             "auto, f32, bf16 or int8: of keys and values; int8 halves their memory",
@@ -116,7 +118,7 @@ void add_model_options(CLI::App& app, ModelArgs& model) {
               return Status();
             });
   add_size(app, "--image-cache-disk", "Size of that folder at most; 4G when not given",
-           options.image_cache_folder_bytes);
+           [&options](std::size_t size) { options.image_cache_folder_bytes = size; });
   for (const char* name : {"--models-dir", "--kv-dtype", "--threads", "--max-context", "--adapter",
                            "--compat", "--image-cache", "--image-cache-disk"}) {
     app.get_option(name)->group("Model and machine");
@@ -203,9 +205,10 @@ void add_engine_options(CLI::App& app, EngineOptions& options) {
               "Requests inside at once, more are refused; 1024 when not given",
               [&options](int value) { options.max_queue = value; });
   add_size(app, "--kv-cache-size", "Memory for keys and values, 2G say; a share of what is free",
-           options.kv_cache_bytes);
-  add_size(app, "--image-cache-size", "Memory for encoded pictures; 256M when not given",
-           options.image_cache_bytes);
+           [&options](std::size_t size) { options.kv_cache_bytes = size; });
+  add_size(app, "--image-cache-size",
+           "Memory for encoded pictures; 256M when not given, more on a GPU",
+           [&options](std::size_t size) { options.image_cache_bytes = size; });
   add_integer(app, "--max-stall", 0,
               "Milliseconds that new pictures may hold up running answers; 250 when not given",
               [&options](int value) { options.max_stall_ms = value; });

@@ -30,7 +30,7 @@ CLI::Option* add_integer(CLI::App& app, const std::string& name, int minimum,
                          const std::string& help, std::function<void(int)> store);
 /// A number of bytes, as parse_size() reads it.
 CLI::Option* add_size(CLI::App& app, const std::string& name, const std::string& help,
-                      std::size_t& target);
+                      std::function<void(std::size_t)> store);
 /// A real number for which `fits` holds; `wanted` says in words which ones do.
 CLI::Option* add_real(CLI::App& app, const std::string& name, const std::string& wanted,
                       const std::string& help, bool (*fits)(double),

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -16,6 +17,7 @@ enum class Precision {
   kAuto,  ///< what the checkpoint holds: f32 for f32 weights, else bf16
   kF32,   ///< everything in 32 bits: the yardstick for correctness
   kBf16,  ///< 16-bit storage, 32-bit accumulation
+  kFp8,   ///< the large matrices in 8 bits (e4m3, one scale for each row), the rest as kBf16
 };
 
 /// Element type of the keys and values that sequences and the prefix cache hold.
@@ -63,10 +65,14 @@ struct EngineOptions {
       cpu_isa;  ///< force an instruction set ("generic", "avx2", ...); empty = the best there is
   int max_context =
       0;  ///< positions of one sequence (prompt and answer); 0 = the model's own, at most 4096
-  int max_sequences = 16;          ///< answers that are generated at once, 1..1024
-  int max_queue = 1024;            ///< requests in the engine at once; more are refused
-  std::size_t kv_cache_bytes = 0;  ///< 0 = room for max_sequences, at most a quarter of free memory
-  std::size_t image_cache_bytes = std::size_t{256} << 20;  ///< encoded pictures that are kept
+  int max_sequences = 16;  ///< answers that are generated at once, 1..1024
+  int max_queue = 1024;    ///< requests in the engine at once; more are refused
+  /// Keys and values. 0 = what is free of a device's own memory; of the host's, room for
+  /// max_sequences and for beginnings that are kept, at most a quarter of what is free.
+  std::size_t kv_cache_bytes = 0;
+  /// Encoded pictures that are kept. Nothing = 256 MiB, or more where a device has memory of its
+  /// own.
+  std::optional<std::size_t> image_cache_bytes;
   std::filesystem::path image_cache_folder;  ///< keeps encoded pictures on disk; empty = nowhere
   std::size_t image_cache_folder_bytes = std::size_t{4} << 30;
   bool keep_prefixes = true;  ///< false: no KV memory beyond what max_sequences answers need

@@ -30,7 +30,7 @@ namespace {
 
 constexpr int kDefaultMaxContext = 4096;
 constexpr int kPageSize = 16;
-constexpr std::size_t kFreeMemoryShare = 4;  // a quarter of what is free may hold keys and values
+constexpr std::size_t kLeastImageCache = std::size_t{256} << 20;
 constexpr int kMaxSequences = 1024;
 constexpr int kMaxAdapterSlots = 256;
 constexpr int kLeastMaxRank = 32;  // of adapter slots whose largest rank was not named
@@ -41,6 +41,7 @@ Result<DType> choose_storage(Precision precision, const Checkpoint& checkpoint) 
     case Precision::kF32:
       return DType::kF32;
     case Precision::kBf16:
+    case Precision::kFp8:
       return DType::kBf16;
     case Precision::kAuto:
       break;
@@ -107,6 +108,7 @@ class Engine::Impl {
     FOVEA_TRY_STATUS(check_options(options));
     std::unique_ptr<Impl> impl(new Impl);
     impl->compatibility_ = options.compatibility;
+    impl->precision_ = options.precision;
     FOVEA_TRY(impl->device_, create_device(options.device, {.num_threads = options.num_threads,
                                                             .cpu_isa = options.cpu_isa}));
     FOVEA_TRY(ModelFiles files, open_model(options.model));
@@ -133,6 +135,7 @@ class Engine::Impl {
     const Compatibility& compatibility = options.compatibility;
     ModelOptions model_options;
     FOVEA_TRY(model_options.storage, choose_storage(options.precision, checkpoint));
+    if (options.precision == Precision::kFp8) model_options.block_storage = DType::kF8E4M3;
     model_options.page_size = kPageSize;
     model_options.max_context = options.max_context > 0
                                     ? options.max_context
@@ -190,12 +193,30 @@ class Engine::Impl {
       }
       return static_cast<int>(std::min<std::size_t>(pages, kMaxPages));
     }
-    const std::size_t affordable = device_->free_memory() / kFreeMemoryShare / page_bytes;
-    // Beginnings that are kept take as much again, three times.
-    const std::size_t wanted = static_cast<std::size_t>(one) *
-                               static_cast<std::size_t>(options.max_sequences) *
-                               (options.keep_prefixes ? 4 : 1);
+    const std::size_t images = image_cache_bytes(options), memory = memory_for_caches();
+    const std::size_t affordable = (memory - std::min(memory, images)) / page_bytes;
+    // Beginnings that are kept take all of a device's own memory, of the host's as much again three
+    // times.
+    const std::size_t sequences =
+        static_cast<std::size_t>(one) * static_cast<std::size_t>(options.max_sequences);
+    std::size_t wanted = sequences;
+    if (options.keep_prefixes) wanted = device_->has_own_memory() ? kMaxPages : 4 * sequences;
     return std::max(one, static_cast<int>(std::min({wanted, affordable, kMaxPages})));
+  }
+
+  // What may hold keys, values and encoded pictures: nine tenths of what is free of a device's own
+  // memory, where the rest is for pictures at work and workspaces; a quarter of the host's, which
+  // others need too.
+  std::size_t memory_for_caches() const {
+    const std::size_t free = device_->free_memory();
+    return device_->has_own_memory() ? free / 10 * 9 : free / 4;
+  }
+
+  // Encoded pictures are small beside their keys and values: a sixteenth holds many more of them.
+  std::size_t image_cache_bytes(const EngineOptions& options) const {
+    if (options.image_cache_bytes) return *options.image_cache_bytes;
+    return device_->has_own_memory() ? std::max(kLeastImageCache, memory_for_caches() / 16)
+                                     : kLeastImageCache;
   }
 
   DType kv_dtype(const EngineOptions& options) const {
@@ -205,8 +226,9 @@ class Engine::Impl {
   Status open_image_store(const Checkpoint& checkpoint, const EngineOptions& options) {
     if (options.image_cache_folder.empty()) return {};
     const std::string model =
-        fmt::format("{} {} {} {}", fingerprint(checkpoint), model_->config().family,
-                    dtype_name(model_->storage()), compatibility_.pixels_in_fp32);
+        fmt::format("{} {} {}{} {}", fingerprint(checkpoint), model_->config().family,
+                    dtype_name(model_->storage()), precision_ == Precision::kFp8 ? " fp8" : "",
+                    compatibility_.pixels_in_fp32);
     FOVEA_TRY(ImageStore store, ImageStore::open(options.image_cache_folder, model,
                                                  options.image_cache_folder_bytes));
     image_store_.emplace(std::move(store));
@@ -215,6 +237,7 @@ class Engine::Impl {
 
   Status start(const EngineOptions& options) {
     const ModelConfig& config = model_->config();
+    const std::size_t image_bytes = image_cache_bytes(options);
     FOVEA_TRY(const int num_pages, choose_num_pages(options));
     FOVEA_TRY(PagedKvCache kv, PagedKvCache::create(*device_, config.text, kv_dtype(options),
                                                     num_pages, model_->page_size()));
@@ -236,7 +259,7 @@ class Engine::Impl {
     loop.mask_first_token = compatibility_.mask_first_token;
     loop.max_queue = options.max_queue;
     loop.picture_threads = options.num_threads > 0 ? options.num_threads : usable_processors();
-    loop.image_cache_bytes = options.image_cache_bytes;
+    loop.image_cache_bytes = image_bytes;
     loop.image_store = std::move(image_store_);
     if (options.request_log) {
       loop.log.emplace(options.request_log, options.log_content ? RequestLog::Detail::kContent
@@ -258,10 +281,11 @@ class Engine::Impl {
 
   void describe(const Checkpoint& checkpoint, double load_ms) {
     const ModelConfig& config = model_->config();
+    const bool is_fp8 = precision_ == Precision::kFp8;
     info_ = {.family = config.family,
              .device = device_->name(),
              .device_description = device_->description(),
-             .precision = std::string(dtype_name(model_->storage())),
+             .precision = is_fp8 ? "fp8" : std::string(dtype_name(model_->storage())),
              .kv_precision = kv_name(kv_->layers().front().k.dtype),
              .num_parameters = model_->num_parameters(),
              .checkpoint_bytes = checkpoint.total_bytes(),
@@ -276,6 +300,7 @@ class Engine::Impl {
 
   // In the order of their lives: later ones refer to earlier ones.
   Compatibility compatibility_;
+  Precision precision_ = Precision::kAuto;
   std::unique_ptr<Device> device_;
   std::unique_ptr<const Tokenizer> tokenizer_;
   std::unique_ptr<const Model> model_;

@@ -15,9 +15,8 @@
 namespace fovea {
 namespace {
 
-// Rows of a step beyond the longest picture prefix and a decoded row of every sequence: a prompt's
-// usual length.
-constexpr int kExtraRows = 256;
+// Of a prompt, beyond the longest picture prefix.
+constexpr int kUsualWords = 256;
 constexpr float kLocalisationWindow = 0.02f;  // of the picture, to each side
 
 // Rows of 32-bit integers as gather_rows and scatter_rows move them: by their bits.
@@ -39,7 +38,9 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::create(Device& device, const M
   limits.max_crops_per_pass = max_crops;
   limits.max_crops = max_crops;
   limits.max_sequences = options.max_sequences;
-  limits.max_rows = config.text.prefix_attn + options.max_sequences + kExtraRows;
+  // Prompts, and a decoded row of every sequence.
+  const int prompts = std::min(device.prompts_per_step(), options.max_sequences);
+  limits.max_rows = prompts * (config.text.prefix_attn + kUsualWords) + options.max_sequences;
   limits.max_region_rows = limits.max_rows;
   const DType dtype = device.ops().activation_dtype(model.storage());
   FOVEA_TRY(runner->stream_, device.make_stream());

@@ -42,7 +42,8 @@ Result<std::unique_ptr<const Model>> Model::load(const Checkpoint& checkpoint, M
   }
   const TensorTable table(checkpoint);
   FOVEA_TRY(const std::unique_ptr<Stream> stream, device.make_stream());
-  WeightLoader loader(table, device, *stream, options.storage, options.on_progress);
+  WeightLoader loader(table, device, *stream, options.storage,
+                      options.block_storage.value_or(options.storage), options.on_progress);
 
   std::unique_ptr<Model> model(new Model);
   model->config_ = std::move(config);

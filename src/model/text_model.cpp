@@ -1,5 +1,7 @@
 #include "model/text_model.h"
 
+#include <array>
+
 #include "model/adapter_slots.h"
 
 namespace fovea {
@@ -28,7 +30,8 @@ void TextModel::forward(Stream& stream, const ForwardBatch& batch, std::span<con
   ops_.gather_rows(stream, x, batch.last_rows, a.hidden.rows(batch.last_rows.shape[0]));
 }
 
-// n = ln(x); x = x + proj(attention(n)); x = x + mlp(n). The one norm serves both halves.
+// n = ln(x); x = x + proj(attention(n)); x = x + mlp(n). The one norm serves both halves, so that
+// their first products may run at once.
 void TextModel::block(Stream& stream, int layer, const ForwardBatch& batch, const KvPages& pages,
                       TextActivations& a) const {
   const TextBlock& block = weights_.blocks[static_cast<std::size_t>(layer)];
@@ -37,9 +40,18 @@ void TextModel::block(Stream& stream, int layer, const ForwardBatch& batch, cons
   const TensorView qkv = a.qkv.rows(rows), attention = a.attention.rows(rows);
 
   ops_.layer_norm(stream, x, block.ln.weight.view(), block.ln.bias.view(), kLayerNormEps, normed);
-  ops_.linear(
-      stream,
-      {.x = normed, .weight = block.qkv.weight.get(), .bias = block.qkv.bias.view(), .y = qkv});
+  const Linear& inner = block.moe ? block.moe->router : block.fc1;
+  const bool is_activated = !block.moe && !batch.has_adapters();  // else it follows an adapter
+  ops_.linears(stream, std::array{LinearArgs{.x = normed,
+                                             .weight = block.qkv.weight.get(),
+                                             .bias = block.qkv.bias.view(),
+                                             .y = qkv},
+                                  LinearArgs{.x = normed,
+                                             .weight = inner.weight.get(),
+                                             .bias = inner.bias.view(),
+                                             .activation = is_activated ? Activation::kGeluTanh
+                                                                        : Activation::kNone,
+                                             .y = (block.moe ? a.router : a.mlp).rows(rows)}});
   adapt(stream, layer, LoraTarget::kQkv, batch, normed, qkv);
   if (block.tau) {
     // Scales from the raw projection, before heads are split and rotated.
@@ -65,18 +77,13 @@ void TextModel::block(Stream& stream, int layer, const ForwardBatch& batch, cons
   }
 }
 
+// From the first product on, which is in a.mlp.
 void TextModel::mlp(Stream& stream, int layer, const ForwardBatch& batch,
                     TextActivations& a) const {
   const TextBlock& block = weights_.blocks[static_cast<std::size_t>(layer)];
   const std::int64_t rows = batch.token_ids.shape[0];
   const TensorView x = a.x.rows(rows), normed = a.normed.rows(rows), inner = a.mlp.rows(rows);
-  const bool adapted = batch.has_adapters();
-  ops_.linear(stream, {.x = normed,
-                       .weight = block.fc1.weight.get(),
-                       .bias = block.fc1.bias.view(),
-                       .activation = adapted ? Activation::kNone : Activation::kGeluTanh,
-                       .y = inner});
-  if (adapted) {
+  if (batch.has_adapters()) {
     adapt(stream, layer, LoraTarget::kFc1, batch, normed, inner);
     ops_.activate(stream, inner, Activation::kGeluTanh, inner);
   }
@@ -88,16 +95,13 @@ void TextModel::mlp(Stream& stream, int layer, const ForwardBatch& batch,
   adapt(stream, layer, LoraTarget::kFc2, batch, inner, x);
 }
 
+// From the router's logits on, which are in a.router.
 void TextModel::experts(Stream& stream, int layer, const ForwardBatch& batch,
                         TextActivations& a) const {
   const MoeWeights& moe = *weights_.blocks[static_cast<std::size_t>(layer)].moe;
   const std::int64_t rows = batch.token_ids.shape[0];
   const TensorView x = a.x.rows(rows), normed = a.normed.rows(rows), router = a.router.rows(rows);
   const TensorView experts = a.expert_ids.rows(rows), weights = a.expert_weights.rows(rows);
-  ops_.linear(stream, {.x = normed,
-                       .weight = moe.router.weight.get(),
-                       .bias = moe.router.bias.view(),
-                       .y = router});
   ops_.moe_route(stream, router, experts, weights);
   MoeLora lora;
   if (batch.has_adapters()) {

@@ -97,11 +97,12 @@ Result<std::vector<float>> to_f32(const TensorEntry& entry) {
 }
 
 WeightLoader::WeightLoader(const TensorTable& table, Device& device, Stream& stream, DType storage,
-                           std::function<void(double)> on_progress)
+                           DType block_storage, std::function<void(double)> on_progress)
     : table_(table),
       device_(device),
       stream_(stream),
       storage_(storage),
+      block_storage_(block_storage),
       on_progress_(std::move(on_progress)) {}
 
 void WeightLoader::done_with(const TensorEntry& entry) {
@@ -122,15 +123,25 @@ Result<std::unique_ptr<const Matrix>> WeightLoader::pack(const MatrixSource& sou
 }
 
 Result<Linear> WeightLoader::linear(std::string_view name, std::int64_t rows, std::int64_t cols) {
+  return linear_as(storage_, name, rows, cols);
+}
+
+Result<Linear> WeightLoader::block_linear(std::string_view name, std::int64_t rows,
+                                          std::int64_t cols) {
+  return linear_as(block_storage_, name, rows, cols);
+}
+
+Result<Linear> WeightLoader::linear_as(DType storage, std::string_view name, std::int64_t rows,
+                                       std::int64_t cols) {
   Linear layer;
   const std::string weight_name = fmt::format("{}.weight", name);
   FOVEA_TRY(const auto found, table_.find(weight_name));
   if (found.entry == nullptr && table_.contains(weight_name + ".packed")) {
-    FOVEA_TRY(layer.weight, int4_matrix(weight_name, rows, cols));
+    FOVEA_TRY(layer.weight, int4_matrix(weight_name, rows, cols, storage));
   } else {
     FOVEA_TRY(const auto required, table_.require(weight_name));
     FOVEA_TRY_STATUS(expect_matrix(*required.entry, {rows, cols}));
-    FOVEA_TRY(layer.weight, pack({view_of(*required.entry), {}}, storage_));
+    FOVEA_TRY(layer.weight, pack({view_of(*required.entry), {}}, storage));
     done_with(*required.entry);
   }
   FOVEA_TRY(layer.bias, tensor(fmt::format("{}.bias", name), {rows}));
@@ -139,7 +150,7 @@ Result<Linear> WeightLoader::linear(std::string_view name, std::int64_t rows, st
 
 Result<std::unique_ptr<const Matrix>> WeightLoader::int4_matrix(std::string_view name,
                                                                 std::int64_t rows,
-                                                                std::int64_t cols) {
+                                                                std::int64_t cols, DType storage) {
   const std::int64_t elements = rows * cols;
   FOVEA_TRY(const auto packed, table_.require(fmt::format("{}.packed", name)));
   const Shape wanted{elements / 256, 128};
@@ -155,7 +166,7 @@ Result<std::unique_ptr<const Matrix>> WeightLoader::int4_matrix(std::string_view
             host_values(fmt::format("{}.zero_point", name), elements / 128));
   std::vector<std::uint16_t> values = dequantise_int4(*packed.entry, scale, zero_point);
   const TensorView view{DType::kBf16, {rows, cols}, reinterpret_cast<std::byte*>(values.data())};
-  FOVEA_TRY(auto matrix, pack({view, {}}, storage_));
+  FOVEA_TRY(auto matrix, pack({view, {}}, storage));
   done_with(*packed.entry);
   num_parameters_ += elements - packed.entry->shape.num_elements();
   return matrix;
@@ -225,7 +236,7 @@ Result<std::vector<std::unique_ptr<const Matrix>>> WeightLoader::experts(
   // fp8 codes are kept as they are in a 16-bit run; an f32 run is a yardstick and widens
   // everything.
   const DType storage =
-      entry.dtype == DType::kF8E4M3 && storage_ != DType::kF32 ? DType::kF8E4M3 : storage_;
+      entry.dtype == DType::kF8E4M3 && storage_ != DType::kF32 ? DType::kF8E4M3 : block_storage_;
   const TensorView all = view_of(entry);
   std::vector<std::unique_ptr<const Matrix>> matrices;
   for (int e = 0; e < num_experts; ++e) {

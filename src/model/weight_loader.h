@@ -29,17 +29,20 @@ inline constexpr float kLayerNormEps = 1e-5f;
 Result<std::vector<float>> to_f32(const TensorEntry& entry);
 
 /// Brings tensors from a checkpoint to a device, one kind of tensor a method, and counts what it
-/// did. Matrices are packed in `storage` (f32 or bf16); vectors become f32. Pages of the file that
-/// were packed are given back to the system.
+/// did. Matrices are packed in `storage` (f32 or bf16), those of blocks in `block_storage` (the
+/// same or f8e4m3); vectors become f32. Pages of the file that were packed are given back to the
+/// system.
 class WeightLoader {
  public:
   /// The table and device must outlive the loader. `on_progress` (may be empty) gets the fraction
   /// of the file done.
   WeightLoader(const TensorTable& table, Device& device, Stream& stream, DType storage,
-               std::function<void(double)> on_progress);
+               DType block_storage, std::function<void(double)> on_progress);
 
   /// `name`.weight [rows, cols] (or its int4 form) and `name`.bias [rows].
   Result<Linear> linear(std::string_view name, std::int64_t rows, std::int64_t cols);
+  /// The same for one of the large matrices that a tower's blocks repeat.
+  Result<Linear> block_linear(std::string_view name, std::int64_t rows, std::int64_t cols);
   /// `name`.weight and `name`.bias, [dim] each.
   Result<LayerNorm> layer_norm(std::string_view name, std::int64_t dim);
   /// The tensor as f32, in `shape`; leading dimensions of 1 may be missing or extra in the file. A
@@ -48,7 +51,7 @@ class WeightLoader {
   /// The tensor in the storage type, not packed: an embedding table.
   Result<Tensor> table(std::string_view name, Shape shape);
   /// `name` [experts, rows, cols], one matrix an expert; with `scale_name` [experts, rows] f32 when
-  /// it is stored in fp8.
+  /// it is stored in fp8. A block's.
   Result<std::vector<std::unique_ptr<const Matrix>>> experts(std::string_view name,
                                                              std::string_view scale_name,
                                                              int num_experts, std::int64_t rows,
@@ -69,14 +72,16 @@ class WeightLoader {
 
  private:
   Result<std::unique_ptr<const Matrix>> pack(const MatrixSource& source, DType storage);
+  Result<Linear> linear_as(DType storage, std::string_view name, std::int64_t rows,
+                           std::int64_t cols);
   Result<std::unique_ptr<const Matrix>> int4_matrix(std::string_view name, std::int64_t rows,
-                                                    std::int64_t cols);
+                                                    std::int64_t cols, DType storage);
   void done_with(const TensorEntry& entry);
 
   const TensorTable& table_;
   Device& device_;
   Stream& stream_;
-  DType storage_;
+  DType storage_, block_storage_;
   std::function<void(double)> on_progress_;
   std::int64_t num_parameters_ = 0;
   std::size_t weight_bytes_ = 0;

@@ -17,9 +17,10 @@ Result<VisionBlock> load_vision_block(WeightLoader& loader, const VisionConfig& 
   VisionBlock block;
   FOVEA_TRY(block.ln1, loader.layer_norm(name + ".ln1", dim));
   FOVEA_TRY(block.ln2, loader.layer_norm(name + ".ln2", dim));
-  FOVEA_TRY(block.qkv, loader.linear(name + ".attn.qkv", 3 * dim, dim));
+  FOVEA_TRY(block.qkv, loader.block_linear(name + ".attn.qkv", 3 * dim, dim));
+  // With few columns to compute for each that is read, the other two gain nothing from 8 bits.
   FOVEA_TRY(block.proj, loader.linear(name + ".attn.proj", dim, dim));
-  FOVEA_TRY(block.fc1, loader.linear(name + ".mlp.fc1", inner, dim));
+  FOVEA_TRY(block.fc1, loader.block_linear(name + ".mlp.fc1", inner, dim));
   FOVEA_TRY(block.fc2, loader.linear(name + ".mlp.fc2", dim, inner));
   return block;
 }
@@ -81,13 +82,13 @@ Result<TextBlock> load_text_block(WeightLoader& loader, const TextConfig& config
   const std::string name = fmt::format("text.blocks.{}", index);
   TextBlock block;
   FOVEA_TRY(block.ln, loader.layer_norm(name + ".ln", config.dim));
-  FOVEA_TRY(block.qkv, loader.linear(name + ".attn.qkv", config.qkv_dim(), config.dim));
-  FOVEA_TRY(block.proj, loader.linear(name + ".attn.proj", config.dim, config.dim));
+  FOVEA_TRY(block.qkv, loader.block_linear(name + ".attn.qkv", config.qkv_dim(), config.dim));
+  FOVEA_TRY(block.proj, loader.block_linear(name + ".attn.proj", config.dim, config.dim));
   if (config.is_moe_layer(index)) {
     FOVEA_TRY(block.moe, load_moe(loader, config, index));
   } else {
-    FOVEA_TRY(block.fc1, loader.linear(name + ".mlp.fc1", config.ff_dim, config.dim));
-    FOVEA_TRY(block.fc2, loader.linear(name + ".mlp.fc2", config.dim, config.ff_dim));
+    FOVEA_TRY(block.fc1, loader.block_linear(name + ".mlp.fc1", config.ff_dim, config.dim));
+    FOVEA_TRY(block.fc2, loader.block_linear(name + ".mlp.fc2", config.dim, config.ff_dim));
   }
   if (config.tau) {
     FOVEA_TRY(block.tau, load_tau(loader, config, index, num_positions));

@@ -27,6 +27,26 @@ TEST_P(DeviceTest, MemoryIsAlignedAndReturnsWhatWasUploaded) {
   }
 }
 
+TEST_P(DeviceTest, MemoryGivenBackWhileItIsReadIsNobodyElsesYet) {
+  constexpr std::int64_t kCount = 1000000;
+  constexpr std::int32_t kRounds = 30;
+  std::vector<Ints> back(kRounds, Ints(kCount));
+  for (std::int32_t round = 0; round < kRounds; ++round) {
+    auto tensor = Tensor::create(*device_, DType::kI32, {kCount});
+    ASSERT_TRUE(tensor.ok());
+    const Ints values(kCount, round);
+    stream().upload(std::as_bytes(std::span(values)), tensor->view());
+    stream().download(tensor->view(),
+                      std::as_writable_bytes(std::span(back[static_cast<std::size_t>(round)])));
+  }  // given back with the copies still under way
+  ASSERT_TRUE(stream().synchronize().ok());
+  for (std::int32_t round = 0; round < kRounds; ++round) {
+    const Ints& values = back[static_cast<std::size_t>(round)];
+    EXPECT_TRUE(std::ranges::all_of(values, [&](std::int32_t value) { return value == round; }))
+        << "round " << round;
+  }
+}
+
 TEST_P(DeviceTest, CopiesArriveWithTheMarkBehindThem) {
   constexpr std::int64_t kCount = 700000;  // a dozen of them are more than a stream may keep ready
   constexpr std::int32_t kRounds = 150;    // and these are more marks

@@ -27,7 +27,7 @@ class MemoryDevice final : public Device {
     sizes_.erase(found);
     delete[] data;
   }
-  std::size_t free_memory() const override { return 0; }
+  std::size_t free_memory() override { return 0; }
   Result<std::unique_ptr<Stream>> make_stream() override {
     return Error{ErrorCode::kUnsupported, "a device of memory computes nothing"};
   }

@@ -61,7 +61,7 @@ Result<std::byte*> CpuDevice::allocate(std::size_t size_bytes) {
 void CpuDevice::deallocate(std::byte* data) noexcept { AlignedDelete{}(data); }
 
 // What Linux could give without swapping; it counts what file caches would give back.
-std::size_t CpuDevice::free_memory() const {
+std::size_t CpuDevice::free_memory() {
   std::ifstream file("/proc/meminfo");
   std::string key;
   for (std::size_t kibibytes = 0; file >> key >> kibibytes; file.ignore(64, '\n')) {

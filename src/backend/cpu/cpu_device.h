@@ -23,7 +23,7 @@ class CpuDevice final : public Device {
   std::string description() const override;
   Result<std::byte*> allocate(std::size_t size_bytes) override;
   void deallocate(std::byte* data) noexcept override;
-  std::size_t free_memory() const override;
+  std::size_t free_memory() override;
   Result<std::unique_ptr<Stream>> make_stream() override;
   Ops& ops() override;
 

@@ -4,6 +4,7 @@
 
 #include "backend/cuda/cuda_error.h"
 #include "backend/cuda/cuda_launcher.h"
+#include "backend/cuda/cuda_memory.h"
 #include "backend/cuda/cuda_ops.h"
 #include "backend/cuda/cuda_stream.h"
 #include "base/try.h"
@@ -12,7 +13,8 @@ namespace fovea::cuda {
 namespace {
 
 constexpr int kLeastMajor = 8;     // bf16 instructions
-constexpr int kCropsPerPass = 13;  // the largest picture in one pass
+constexpr int kCropsPerPass = 26;  // the two largest pictures in one pass
+constexpr int kPromptsPerStep = 2;
 constexpr int kStepsInFlight = 2;  // one runs, one waits
 
 std::string version_text(int version) {
@@ -38,43 +40,26 @@ class CudaDevice final : public Device {
   std::string description() const override { return description_; }
 
   Result<std::byte*> allocate(std::size_t size_bytes) override {
-    void* memory = nullptr;
-    cudaError_t status = cudaSetDevice(index_);
-    if (status == cudaSuccess) status = cudaMalloc(&memory, std::max<std::size_t>(size_bytes, 1));
-    if (status != cudaSuccess) {
-      cudaGetLastError();  // a failed allocation is this caller's alone
-      // A size beyond every device is an invalid value to the runtime.
-      const bool is_too_large =
-          status == cudaErrorMemoryAllocation || status == cudaErrorInvalidValue;
-      return cuda_error(is_too_large ? ErrorCode::kResourceExhausted : ErrorCode::kDeviceLost,
-                        status, fmt::format("allocating {} bytes on {}", size_bytes, name()));
-    }
-    return static_cast<std::byte*>(memory);
+    return memory_.allocate(size_bytes);
   }
-  void deallocate(std::byte* data) noexcept override {
-    cudaSetDevice(index_);
-    cudaFree(data);
-  }
-  std::size_t free_memory() const override {
-    std::size_t free = 0, total = 0;
-    if (cudaSetDevice(index_) != cudaSuccess || cudaMemGetInfo(&free, &total) != cudaSuccess) {
-      return 0;
-    }
-    return free;
-  }
+  void deallocate(std::byte* data) noexcept override { memory_.deallocate(data); }
+  std::size_t free_memory() override { return memory_.free_bytes(); }
+  bool has_own_memory() const override { return true; }
   int crops_per_pass() const override { return kCropsPerPass; }
+  int prompts_per_step() const override { return kPromptsPerStep; }
   int steps_in_flight() const override { return kStepsInFlight; }
   Result<std::unique_ptr<Stream>> make_stream() override {
-    FOVEA_TRY(std::unique_ptr<Stream> stream, CudaStream::create(index_));
+    FOVEA_TRY(std::unique_ptr<Stream> stream, CudaStream::create(index_, memory_));
     return stream;
   }
   Ops& ops() override { return *ops_; }
 
  private:
-  explicit CudaDevice(int index) : index_(index), launcher_(index) {}
+  explicit CudaDevice(int index) : index_(index), memory_(index), launcher_(index) {}
 
   int index_;
   std::string description_;
+  CudaMemory memory_;
   CudaLauncher launcher_;
   std::unique_ptr<Ops> ops_;
 };

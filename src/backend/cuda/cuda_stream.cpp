@@ -25,7 +25,7 @@ bool kernels_start_early() {
 
 }  // namespace
 
-Result<std::unique_ptr<CudaStream>> CudaStream::create(int device_index) {
+Result<std::unique_ptr<CudaStream>> CudaStream::create(int device_index, CudaMemory& memory) {
   cudaStream_t handle = nullptr;
   cudaError_t status = cudaSetDevice(device_index);
   if (status == cudaSuccess) status = cudaStreamCreateWithFlags(&handle, cudaStreamNonBlocking);
@@ -36,7 +36,8 @@ Result<std::unique_ptr<CudaStream>> CudaStream::create(int device_index) {
     return std::move(staging).error();
   }
   std::unique_ptr<CudaStream> stream(
-      new CudaStream(device_index, handle, std::move(staging).value()));
+      new CudaStream(device_index, handle, std::move(staging).value(), memory));
+  memory.watch(handle);
   stream->starts_early_ = kernels_start_early();
   for (cudaEvent_t& event : stream->events_) {
     status = cudaEventCreate(&event);
@@ -48,6 +49,7 @@ Result<std::unique_ptr<CudaStream>> CudaStream::create(int device_index) {
 CudaStream::~CudaStream() {
   cudaSetDevice(device_index_);
   cudaStreamSynchronize(handle_);
+  memory_.forget(handle_);
   for (const cudaEvent_t event : events_) {
     if (event != nullptr) cudaEventDestroy(event);
   }

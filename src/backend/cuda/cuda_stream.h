@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "backend/cuda/cuda_memory.h"
 #include "backend/cuda/dependent_launch.h"
 #include "backend/cuda/pinned_memory.h"
 #include "backend/stream.h"
@@ -20,7 +21,8 @@ namespace fovea::cuda {
 class CudaStream final : public Stream {
  public:
   /// Errors: kResourceExhausted, kDeviceLost.
-  static Result<std::unique_ptr<CudaStream>> create(int device_index);
+  /// memory: of the device; must outlive the stream.
+  static Result<std::unique_ptr<CudaStream>> create(int device_index, CudaMemory& memory);
   ~CudaStream() override;
 
   void upload(std::span<const std::byte> source, TensorView destination) override;
@@ -51,8 +53,11 @@ class CudaStream final : public Stream {
     Error error;
   };
 
-  CudaStream(int device_index, cudaStream_t handle, PinnedMemory staging)
-      : device_index_(device_index), handle_(handle), staging_(std::move(staging)) {}
+  CudaStream(int device_index, cudaStream_t handle, PinnedMemory staging, CudaMemory& memory)
+      : device_index_(device_index),
+        handle_(handle),
+        staging_(std::move(staging)),
+        memory_(memory) {}
 
   // Room for `size` bytes of a copy; null when the copy is better made without.
   std::byte* stage(std::size_t size);
@@ -70,6 +75,7 @@ class CudaStream final : public Stream {
   cudaStream_t handle_;
   bool starts_early_ = false;
   PinnedMemory staging_;
+  CudaMemory& memory_;
   // Positions in the ring count on and on.
   std::uint64_t staged_begin_ = 0;  // in use by copies that may not have run yet
   std::uint64_t staged_end_ = 0;

@@ -115,7 +115,7 @@ class EmulatorDevice final : public Device {
     return static_cast<std::byte*>(memory);
   }
   void deallocate(std::byte* data) noexcept override { std::free(data); }
-  std::size_t free_memory() const override { return 0; }
+  std::size_t free_memory() override { return 0; }
   Result<std::unique_ptr<Stream>> make_stream() override {
     return std::unique_ptr<Stream>(std::make_unique<EmulatorStream>());
   }

@@ -290,7 +290,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadUsage{{"caption", "p.jpg", "--lenght", "short"}, "--lenght"},
         BadUsage{{"caption", "p.jpg", "--length", "tiny"}, "none of short, normal, long"},
         BadUsage{{"caption", "p.jpg", "--reasoning"}, "--reasoning"},
-        BadUsage{{"caption", "p.jpg", "--dtype", "f16"}, "none of auto, f32, bf16"},
+        BadUsage{{"caption", "p.jpg", "--dtype", "f16"}, "none of auto, f32, bf16, fp8"},
         BadUsage{{"caption", "p.jpg", "--model"}, "--model"},
         BadUsage{{"caption", "p.jpg", "--model", ""}, "--model"},
         BadUsage{{"caption", "p.jpg", "--tokens"}, "--tokens needs --json"},

@@ -25,7 +25,7 @@ class WeightLoaderTest : public testing::Test {
     EXPECT_TRUE(opened.ok()) << opened.error().message;
     checkpoint_ = std::make_unique<Checkpoint>(std::move(opened).value());
     table_ = std::make_unique<TensorTable>(*checkpoint_);
-    loader_ = std::make_unique<WeightLoader>(*table_, *device_, *stream_, storage,
+    loader_ = std::make_unique<WeightLoader>(*table_, *device_, *stream_, storage, storage,
                                              [this](double done) { done_ = done; });
     return *loader_;
   }

@@ -1,9 +1,13 @@
 // Operations of a GPU at the shapes of Moondream 2: time of each, beside what the memory or the
 // arithmetic of it comes to. Times are those of many calls in a row, so that launches overlap.
 //
-//   gpu_bench [device [part...]]      parts: copy vision prefill decode step attention sampling
+//   gpu_bench [device [part...]]
+//
+// Parts: copy vision prefill decode step experts attention sampling; fp8: with weights in 8 bits as
+// well as in bf16. All of them when none is named.
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <cstdint>
@@ -63,12 +67,15 @@ class Bench {
     wait();
     return made;
   }
+  /// What matrices are stored as from now on: bf16 or f8e4m3.
+  void store_as(DType storage) { storage_ = storage; }
+  DType storage() const { return storage_; }
+  double bytes_of_weight() const { return static_cast<double>(dtype_size(storage_)); }
   std::unique_ptr<const Matrix> matrix(std::int64_t rows, std::int64_t cols) {
     std::vector<std::uint16_t> bits(static_cast<std::size_t>(rows * cols));
     fill(bits, [&] { return f32_to_bf16(0.05f * next()); });
-    return must(
-        ops().pack({{DType::kBf16, {rows, cols}, reinterpret_cast<std::byte*>(bits.data())}, {}},
-                   DType::kBf16));
+    return must(ops().pack(
+        {{DType::kBf16, {rows, cols}, reinterpret_cast<std::byte*>(bits.data())}, {}}, storage_));
   }
 
   void wait() {
@@ -120,13 +127,14 @@ class Bench {
 
   std::unique_ptr<Device> device_;
   std::unique_ptr<Stream> stream_;
+  DType storage_ = DType::kBf16;
   std::uint64_t state_ = 1;
 };
 
 void bench_linear(Bench& b, const std::string& what, std::int64_t m, std::int64_t n, std::int64_t k,
                   Activation activation, bool residual) {
   // Several weights in turn: one alone would stay in the cache.
-  const double weight_bytes = 2.0 * static_cast<double>(n * k);
+  const double weight_bytes = b.bytes_of_weight() * static_cast<double>(n * k);
   const int copies = m <= 64 ? std::clamp(static_cast<int>(200e6 / weight_bytes), 1, 16) : 1;
   std::vector<std::unique_ptr<const Matrix>> weights;
   for (int i = 0; i < copies; ++i) weights.push_back(b.matrix(n, k));
@@ -143,6 +151,31 @@ void bench_linear(Bench& b, const std::string& what, std::int64_t m, std::int64_
   b.report(fmt::format("{} {} x {} x {}", what, m, n, k), us,
            m <= 64 ? weight_bytes + 2.0 * static_cast<double>(m * (n + k)) : 0,
            2.0 * static_cast<double>(m * n) * static_cast<double>(k));
+}
+
+// A layer of Moondream 3's experts, 8 of 64 for each row, chosen as at random.
+void bench_experts(Bench& b) {
+  constexpr std::int64_t kExperts = 64, kChoices = 8, kDim = 2048, kInner = 1024;
+  std::vector<std::unique_ptr<const Matrix>> up, down;
+  for (std::int64_t e = 0; e < kExperts; ++e) {
+    up.push_back(b.matrix(2 * kInner, kDim));
+    down.push_back(b.matrix(kDim, kInner));
+  }
+  for (const std::int64_t rows : {1, 4, 16, 64, 775, 1024}) {
+    const Tensor x = b.random(DType::kBf16, {rows, kDim}), y = b.random(DType::kBf16, {rows, kDim});
+    const Tensor logits = b.random(DType::kF32, {rows, kExperts});
+    const Tensor experts = b.tensor(DType::kI32, {rows, kChoices});
+    const Tensor weights = b.tensor(DType::kF32, {rows, kChoices});
+    b.ops().moe_route(b.stream(), logits.view(), experts.view(), weights.view());
+    const double us = b.time([&](int) {
+      b.ops().moe_mlp(b.stream(), x.view(), experts.view(), weights.view(), up, down, nullptr,
+                      y.view());
+    });
+    const double pairs = static_cast<double>(rows * kChoices);
+    const double used = kExperts * (1 - std::pow(1 - 1.0 / kExperts, pairs));  // on average
+    b.report(fmt::format("experts of {} rows", rows), us, used * 6.0 * kInner * kDim,
+             pairs * 6.0 * kInner * kDim);
+  }
 }
 
 void bench_vision(Bench& b) {
@@ -241,7 +274,10 @@ void bench_step(Bench& b) {
     layers.push_back({b.matrix(3 * kDim, kDim), b.matrix(kDim, kDim), b.matrix(kInner, kDim),
                       b.matrix(kDim, kInner)});
   }
+  const DType storage = b.storage();
+  b.store_as(DType::kBf16);
   const auto lm_head = b.matrix(kVocabulary, kDim);
+  b.store_as(storage);
   const Tensor scale = b.random(DType::kF32, {kInner}), bias = b.random(DType::kF32, {kVocabulary});
   const Tensor rope = b.random(DType::kF32, {1024, 16, 2});
   const HeadLayout heads{kHeads, kHeads, kHeadDim, kPageSize};
@@ -273,14 +309,18 @@ void bench_step(Bench& b) {
     const auto norm = [&] {
       ops.layer_norm(on, x.view(), scale.rows(kDim), bias.rows(kDim), 1e-5f, normed.view());
     };
+    const auto product = [&](TensorView in, const Matrix& weight, Activation activation,
+                             TensorView add, TensorView out) {
+      return LinearArgs{.x = in,
+                        .weight = &weight,
+                        .bias = bias.rows(weight.rows()),
+                        .activation = activation,
+                        .add = add,
+                        .y = out};
+    };
     const auto linear = [&](TensorView in, const Matrix& weight, Activation activation,
                             TensorView add, TensorView out) {
-      ops.linear(on, {.x = in,
-                      .weight = &weight,
-                      .bias = bias.rows(weight.rows()),
-                      .activation = activation,
-                      .add = add,
-                      .y = out});
+      ops.linear(on, product(in, weight, activation, add, out));
     };
     const auto rotate = [&] {
       ops.rope_and_store_kv(on, rope.view(), at.view(), to.view(), heads, qkv.view(),
@@ -291,7 +331,10 @@ void bench_step(Bench& b) {
     const double us = b.time([&](int) {
       for (const Layer& layer : layers) {
         norm();
-        linear(normed.view(), *layer.qkv, Activation::kNone, {}, qkv.view());
+        ops.linears(
+            on,
+            std::array{product(normed.view(), *layer.qkv, Activation::kNone, {}, qkv.view()),
+                       product(normed.view(), *layer.fc1, Activation::kGeluTanh, {}, mlp.view())});
         rotate();
         ops.paged_attention(on, qkv.view(), {k.view(), v.view()}, heads,
                             {.query_start = starts,
@@ -301,7 +344,6 @@ void bench_step(Bench& b) {
                              .max_pages = kPages},
                             attended.view());
         linear(attended.view(), *layer.proj, Activation::kNone, x.view(), x.view());
-        linear(normed.view(), *layer.fc1, Activation::kGeluTanh, {}, mlp.view());
         linear(mlp.view(), *layer.fc2, Activation::kNone, x.view(), x.view());
       }
       norm();
@@ -312,7 +354,8 @@ void bench_step(Bench& b) {
                       .ids = ids.view(),
                       .logprobs = logprobs.view()});
     });
-    const double weights = 2.0 * kDim * (kLayers * (4.0 * kDim + 2.0 * kInner) + kVocabulary);
+    const double weights =
+        kDim * (b.bytes_of_weight() * kLayers * (4.0 * kDim + 2.0 * kInner) + 2.0 * kVocabulary);
     const double cache = 4.0 * kLayers * rows * kContext * kDim;
     b.report(fmt::format("a token of {} answers, {} layers", rows, kLayers), us, weights + cache,
              0);
@@ -335,23 +378,29 @@ int main(int argc, char** argv) {
     b.report("copy of 1 GiB by a kernel", us, 8.0 * (1 << 28), 0);
   }
   if (wants("sampling")) bench_sampling(b);
-  if (wants("step")) bench_step(b);
-  if (wants("decode")) {
-    for (const std::int64_t rows : {1, 4, 16, 32, 64}) {
-      bench_linear(b, "decode qkv", rows, 6144, 2048, Activation::kNone, false);
-      bench_linear(b, "decode proj", rows, 2048, 2048, Activation::kNone, true);
-      bench_linear(b, "decode fc1 + GELU", rows, 8192, 2048, Activation::kGeluTanh, false);
-      bench_linear(b, "decode fc2", rows, 2048, 8192, Activation::kNone, true);
-      bench_linear(b, "decode lm_head", rows, kVocabulary, 2048, Activation::kNone, false);
+  for (const DType storage : {DType::kBf16, DType::kF8E4M3}) {
+    if (storage == DType::kF8E4M3 && !wants("fp8")) continue;
+    fmt::print("weights in {}\n", dtype_name(storage));
+    b.store_as(storage);
+    if (wants("step")) bench_step(b);
+    if (wants("decode")) {
+      for (const std::int64_t rows : {1, 4, 16, 32, 64}) {
+        bench_linear(b, "decode qkv", rows, 6144, 2048, Activation::kNone, false);
+        bench_linear(b, "decode proj", rows, 2048, 2048, Activation::kNone, true);
+        bench_linear(b, "decode fc1 + GELU", rows, 8192, 2048, Activation::kGeluTanh, false);
+        bench_linear(b, "decode fc2", rows, 2048, 8192, Activation::kNone, true);
+        bench_linear(b, "decode lm_head", rows, kVocabulary, 2048, Activation::kNone, false);
+      }
+    }
+    if (wants("experts")) bench_experts(b);
+    if (wants("vision")) bench_vision(b);
+    if (wants("prefill")) {
+      bench_linear(b, "prefill qkv", 775, 6144, 2048, Activation::kNone, false);
+      bench_linear(b, "prefill proj", 775, 2048, 2048, Activation::kNone, true);
+      bench_linear(b, "prefill fc1 + GELU", 775, 8192, 2048, Activation::kGeluTanh, false);
+      bench_linear(b, "prefill fc2", 775, 2048, 8192, Activation::kNone, true);
     }
   }
   if (wants("attention")) bench_text_attention(b);
-  if (wants("vision")) bench_vision(b);
-  if (wants("prefill")) {
-    bench_linear(b, "prefill qkv", 775, 6144, 2048, Activation::kNone, false);
-    bench_linear(b, "prefill proj", 775, 2048, 2048, Activation::kNone, true);
-    bench_linear(b, "prefill fc1 + GELU", 775, 8192, 2048, Activation::kGeluTanh, false);
-    bench_linear(b, "prefill fc2", 775, 2048, 8192, Activation::kNone, true);
-  }
   return 0;
 }

@@ -42,7 +42,7 @@ enum class Activation : std::uint8_t {
 struct LinearArgs {
   TensorView x;          ///< [T, cols]
   const Matrix* weight;  ///< [rows, cols]
-  TensorView bias{};     ///< [rows] f32, or empty
+  TensorView bias{};     ///< [rows] f32, or empty. The weight's: constant for as long as that lives
   Activation activation = Activation::kNone;
   TensorView add{};  ///< [R, rows] f32 or the type of y, or empty: row t adds add[t mod R]; R
                      ///< divides T. May be y itself (a residual).
@@ -224,6 +224,10 @@ class Ops {
                           float eps, TensorView y) = 0;
 
   virtual void linear(Stream& stream, const LinearArgs& args) = 0;
+  /// Products of which none reads what another writes: in any order, or at once.
+  virtual void linears(Stream& stream, std::span<const LinearArgs> products) {
+    for (const LinearArgs& product : products) linear(stream, product);
+  }
 
   /// Adds the low-rank update of each row's adapter; rows without one are not touched. A row's
   /// result is the same to the bit whichever rows and adapters share the call.

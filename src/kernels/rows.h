@@ -133,11 +133,15 @@ GPU_FN void tau_scale(Thread t, const GPU_CONST TauScaleParams& p, const GPU_GLO
   const GPU_GLOBAL T* row_tau = tau + static_cast<u64>(t.block.x) * 2 * p.num_heads;
   GPU_GLOBAL T* q = qkv + static_cast<u64>(t.block.x) * 3 * dim;
   GPU_GLOBAL T* v = q + 2 * dim;
-  for (u32 i = t.index; i < dim; i += t.num_warps * kWarpSize) {
-    const u32 head = i / p.head_dim;
-    q[i] = from_f32<T>(to_f32(q[i]) * (gpu_tanh(to_f32(row_tau[head])) + scale[head]));
-    v[i] =
-        from_f32<T>(to_f32(v[i]) * (gpu_tanh(to_f32(row_tau[p.num_heads + head])) + scale[head]));
+  // A warp takes a head at a time, so that its factors are computed once.
+  for (u32 head = t.warp; head < p.num_heads; head += t.num_warps) {
+    const float q_factor = gpu_tanh(to_f32(row_tau[head])) + scale[head];
+    const float v_factor = gpu_tanh(to_f32(row_tau[p.num_heads + head])) + scale[head];
+    for (u32 d = t.lane; d < p.head_dim; d += kWarpSize) {
+      const u32 i = head * p.head_dim + d;
+      q[i] = from_f32<T>(to_f32(q[i]) * q_factor);
+      v[i] = from_f32<T>(to_f32(v[i]) * v_factor);
+    }
   }
 }
 

@@ -1,6 +1,5 @@
-#include <cuda_bf16.h>
-
 #include "backend/cuda/native_kernels.h"
+#include "backend/cuda/tensor_core.h"
 #include "kernels/attention.h"
 #include "kernels/cuda_dependent.h"
 
@@ -18,54 +17,11 @@ constexpr int kKeys = 64;  // of a tile
 constexpr int kThreads = kWarps * 32;
 static_assert(kAttentionTileRows == kWarps * 16);
 
-__device__ __forceinline__ void multiply_16x8(float (&d)[4], const unsigned (&a)[4], unsigned b0,
-                                              unsigned b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-// 16 bytes to shared memory in the background; zeros where `inside` is false.
-__device__ __forceinline__ void copy_16(void* to, const void* from, bool inside) {
-  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(to));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
-               :
-               : "r"(address), "l"(from), "r"(inside ? 16 : 0));
-}
-__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;"); }
-template <int kPending>
-__device__ __forceinline__ void wait_for_copies() {
-  asm volatile("cp.async.wait_group %0;" : : "n"(kPending));
-}
-
-// Four 8x8 matrices of 16-bit elements, transposed.
-__device__ __forceinline__ void load_transposed(unsigned (&r)[4], const void* row) {
-  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(row));
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(address));
-}
-
-// Four 8x8 matrices of 16-bit elements.
-__device__ __forceinline__ void load_matrices(unsigned (&r)[4], const void* row) {
-  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(row));
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(address));
-}
-
 // 2^x to 2 units in the last place; 0 for what is too small.
 __device__ __forceinline__ float fast_exp2(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
-}
-
-__device__ __forceinline__ unsigned pair_of(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const unsigned*>(&pair);
 }
 
 // One tile of 64 rows of one head: `num_rows` of them are there, q points to the first, which is
@@ -336,7 +292,7 @@ cudaError_t run_for_dim(const TensorAttention& p, bool paged, cudaStream_t strea
   return run<128>(p, paged, stream);
 }
 
-constexpr int kDecodeWarps = 16;
+constexpr int kDecodeWarps = 32;
 
 // One row of one head: its keys are shared out over the warps, and within a warp over groups of
 // lanes that hold 8 dimensions each. Every group keeps a softmax of its own; they are joined at the

@@ -1,17 +1,19 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "backend/cuda/large_products.h"
 #include "backend/cuda/native_kernels.h"
+#include "backend/portable/device_matrix.h"
 #include "backend/portable/portable_ops.h"
 
 namespace fovea::cuda {
 
 /// PortableOps with what NVIDIA's hardware does better: bf16 products through cuBLASLt, or with
-/// weights streamed from memory for a few rows; attention on tensor cores; norms that read a row
-/// once. What is not bf16 takes the portable kernels, and so does everything in batch-invariant
-/// mode that would depend on the batch.
+/// weights streamed from memory for a few rows; attention on tensor cores; routed experts in two
+/// products for all of them; norms that read a row once. What is not bf16 takes the portable
+/// kernels, and so does everything in batch-invariant mode that would depend on the batch.
 class CudaOps final : public portable::PortableOps {
  public:
   struct Options {
@@ -21,25 +23,39 @@ class CudaOps final : public portable::PortableOps {
   static Result<std::unique_ptr<Ops>> create(Device& device, portable::Launcher& launcher,
                                              const Options& options);
 
+  Result<std::unique_ptr<const Matrix>> pack(const MatrixSource& source, DType storage) override;
   void layer_norm(Stream& stream, TensorView x, TensorView weight, TensorView bias, float eps,
                   TensorView y) override;
   void linear(Stream& stream, const LinearArgs& args) override;
+  void linears(Stream& stream, std::span<const LinearArgs> products) override;
   void self_attention(Stream& stream, TensorView qkv, int tokens, int num_heads,
                       TensorView out) override;
   void paged_attention(Stream& stream, TensorView qkv, KvPages pages, HeadLayout heads,
                        const AttentionBatch& batch, TensorView out) override;
+  void moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorView weights,
+               std::span<const std::unique_ptr<const Matrix>> up,
+               std::span<const std::unique_ptr<const Matrix>> down, const MoeLora* lora,
+               TensorView y) override;
 
  private:
   CudaOps(Device& device, portable::Launcher& launcher, const Options& options)
-      : PortableOps(device, launcher), options_(options), bias_(device) {}
+      : PortableOps(device, launcher),
+        options_(options),
+        operand_(device),
+        expert_memory_(device) {}
 
+  std::optional<StreamedLinear> as_streamed(const LinearArgs& args) const;
   // False where the sizes or types are not for this way.
-  bool stream_weights(CudaStream& stream, const LinearArgs& args);
   bool multiply_large(CudaStream& stream, const LinearArgs& args);
+  const void* narrow_bias(CudaStream& stream, const portable::DeviceMatrix& matrix,
+                          TensorView bias);
+  bool run_large(CudaStream& stream, const portable::DeviceMatrix& matrix,
+                 const LargeProduct& product, Activation& activation);
 
   Options options_;
   std::unique_ptr<LargeProducts> products_;  // null without cuBLASLt
-  portable::GrowingBuffer bias_;             // of the product at hand, as bf16
+  portable::GrowingBuffer operand_;          // of the product at hand, in another type
+  portable::GrowingBuffer expert_memory_;
 };
 
 }  // namespace fovea::cuda

@@ -28,12 +28,20 @@ inline cudaError_t launch_behind(const void* kernel, dim3 grid, unsigned threads
   return cudaLaunchKernelExC(&config, kernel, arguments);
 }
 
-/// The same for a kernel with one argument.
+/// The same for a kernel with one argument, which may want more scratch than kernels get unasked.
 template <class Params>
 cudaError_t launch_behind(void (*kernel)(Params), dim3 grid, unsigned threads, KernelStream stream,
-                          Params params) {
+                          Params params, int shared_bytes = 0) {
+  constexpr int kUnasked = 48 << 10;
+  const void* entry = reinterpret_cast<const void*>(kernel);
+  if (shared_bytes > kUnasked) {
+    const cudaError_t status =
+        cudaFuncSetAttribute(entry, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+    if (status != cudaSuccess) return status;
+  }
   void* arguments[] = {&params};
-  return launch_behind(reinterpret_cast<const void*>(kernel), grid, threads, 0, stream, arguments);
+  return launch_behind(entry, grid, threads, static_cast<std::size_t>(shared_bytes), stream,
+                       arguments);
 }
 
 }  // namespace fovea::cuda

@@ -1,5 +1,7 @@
 #include "backend/cuda/large_products.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/try.h"
 
@@ -10,16 +12,26 @@ constexpr std::size_t kWorkspaceBytes = std::size_t{32}
                                         << 20;  // what Hopper's kernels like to have
 constexpr std::size_t kMostPlans = 4096;
 constexpr std::uint32_t kUsualAlignment = 256;  // of memory that the device allocates
-constexpr std::uint32_t kLeastAlignment = 16;
+constexpr std::uint32_t kLeastAlignment = 8;    // of bf16, whose rows may be 4 mod 8 elements long
+constexpr std::uint32_t kLeastAlignmentOf8Bits = 16;
 
-// What all matrices of a product are aligned to; 0 when that is too little.
+bool is_f8(const LargeProduct& p) { return p.x_scale != nullptr; }
+
+// What all rows of all matrices of a product are aligned to; 0 when that is too little.
 std::uint32_t alignment_of(const LargeProduct& p) {
   std::uintptr_t bits = 0;
   for (const void* matrix : {p.x, p.weight, p.add, static_cast<const void*>(p.y)}) {
     bits |= reinterpret_cast<std::uintptr_t>(matrix);
   }
-  if (bits % kUsualAlignment == 0) return kUsualAlignment;
-  return bits % kLeastAlignment == 0 ? kLeastAlignment : 0;
+  const auto element = static_cast<std::uintptr_t>(is_f8(p) ? 1 : 2);
+  const std::uintptr_t rows = static_cast<std::uintptr_t>(p.k) * element |
+                              static_cast<std::uintptr_t>(p.n) * (p.y_is_f32 ? 4 : 2);
+  constexpr std::uint32_t kOfRows = 16;  // more is not asked of rows
+  for (std::uint32_t alignment : {kUsualAlignment, kOfRows, kLeastAlignment}) {
+    if (is_f8(p) && alignment < kLeastAlignmentOf8Bits) break;
+    if (bits % alignment == 0 && rows % std::min(alignment, kOfRows) == 0) return alignment;
+  }
+  return 0;
 }
 
 }  // namespace
@@ -54,7 +66,7 @@ void LargeProducts::drop_plans() {
 
 LargeProducts::Plan& LargeProducts::plan_for(const LargeProduct& p, std::uint32_t alignment) {
   const int epilogue = (p.bias != nullptr ? 1 : 0) | (p.gelu_tanh ? 2 : 0) | (p.y_is_f32 ? 4 : 0) |
-                       (p.add != nullptr ? 8 : 0);
+                       (p.add != nullptr ? 8 : 0) | (is_f8(p) ? 16 : 0);
   const Key key{p.m, p.n, p.k, epilogue, alignment};
   const auto found = plans_.find(key);
   if (found != plans_.end()) return found->second;
@@ -71,10 +83,11 @@ void LargeProducts::make_plan(const LargeProduct& p, std::uint32_t alignment, Pl
   const auto ok = [](cublasStatus_t status) { return status == CUBLAS_STATUS_SUCCESS; };
   const auto m = static_cast<std::uint64_t>(p.m), n = static_cast<std::uint64_t>(p.n),
              k = static_cast<std::uint64_t>(p.k);
+  const cudaDataType_t type = is_f8(p) ? CUDA_R_8F_E4M3 : CUDA_R_16BF;
   const cudaDataType_t y_type = p.y_is_f32 ? CUDA_R_32F : CUDA_R_16BF;
   if (!ok(lt.desc_create(&plan.desc, CUBLAS_COMPUTE_32F, CUDA_R_32F)) ||
-      !ok(lt.layout_create(&plan.weight, CUDA_R_16BF, k, n, p.k)) ||
-      !ok(lt.layout_create(&plan.x, CUDA_R_16BF, k, m, p.k)) ||
+      !ok(lt.layout_create(&plan.weight, type, k, n, p.k)) ||
+      !ok(lt.layout_create(&plan.x, type, k, m, p.k)) ||
       !ok(lt.layout_create(&plan.y, y_type, n, m, p.n))) {
     return;
   }
@@ -92,13 +105,29 @@ void LargeProducts::make_plan(const LargeProduct& p, std::uint32_t alignment, Pl
         !ok(lt.desc_set(plan.desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p.bias, sizeof p.bias))))) {
     return;
   }
+  if (is_f8(p)) {
+    // One scale for each row of both; sums are kept a little less exactly than they could be, which
+    // is nothing beside what rounding to eight bits has cost.
+    const auto mode = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+    const std::int8_t fast = 1;
+    if (!ok(lt.desc_set(plan.desc, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &mode, sizeof mode)) ||
+        !ok(lt.desc_set(plan.desc, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &mode, sizeof mode)) ||
+        !ok(lt.desc_set(plan.desc, CUBLASLT_MATMUL_DESC_FAST_ACCUM, &fast, sizeof fast)) ||
+        !set_scales(p, plan)) {
+      return;
+    }
+  }
   cublasLtMatmulPreference_t preference = nullptr;
   if (!ok(lt.preference_create(&preference))) return;
   const std::size_t workspace = workspace_.size_bytes();
   cublasLtMatmulHeuristicResult_t result{};
   int found = 0;
+  // Where the depth is shared out, the shares are summed up in f32 and not in the type of y.
+  const std::uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
   bool is_set = ok(lt.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                                     &workspace, sizeof workspace));
+                                     &workspace, sizeof workspace)) &&
+                ok(lt.preference_set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                                     &schemes, sizeof schemes));
   for (const auto attribute :
        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
@@ -112,6 +141,18 @@ void LargeProducts::make_plan(const LargeProduct& p, std::uint32_t alignment, Pl
   lt.preference_destroy(preference);
 }
 
+bool LargeProducts::set_scales(const LargeProduct& p, const Plan& plan) const {
+  return library_->desc_set(plan.desc, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &p.weight_scale,
+                            sizeof p.weight_scale) == CUBLAS_STATUS_SUCCESS &&
+         library_->desc_set(plan.desc, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &p.x_scale,
+                            sizeof p.x_scale) == CUBLAS_STATUS_SUCCESS;
+}
+
+bool LargeProducts::can_run(const LargeProduct& p) {
+  const std::uint32_t alignment = alignment_of(p);
+  return alignment != 0 && plan_for(p, alignment).is_usable;
+}
+
 bool LargeProducts::run(CudaStream& stream, const LargeProduct& p) {
   const std::uint32_t alignment = alignment_of(p);
   if (alignment == 0) return false;
@@ -121,6 +162,7 @@ bool LargeProducts::run(CudaStream& stream, const LargeProduct& p) {
                                               sizeof p.bias) != CUBLAS_STATUS_SUCCESS) {
     return false;
   }
+  if (is_f8(p) && !set_scales(p, plan)) return false;
   const float one = 1, beta = p.add != nullptr ? 1.0f : 0.0f;
   const cublasStatus_t status =
       library_->matmul(handle_, plan.desc, &one, p.weight, plan.weight, p.x, plan.x, &beta,

@@ -12,16 +12,18 @@
 
 namespace fovea::cuda {
 
-/// A product of bf16 matrices: y = activation(x . weight^T + bias) + add.
+/// y = activation(x . weight^T + bias) + add, of bf16 matrices or of e4m3 with scales.
 struct LargeProduct {
-  const void* x;       ///< [m, k] bf16
-  const void* weight;  ///< [n, k] bf16
+  const void* x;       ///< [m, k] bf16 or e4m3
+  const void* weight;  ///< [n, k] of the type of x
   const void* bias;    ///< [n] of the type of y, or null
   const void* add;     ///< [m, n] of the type of y, or null; may be y
   void* y;             ///< [m, n] bf16 or f32
   std::int64_t m, n, k;
   bool gelu_tanh;  ///< not together with add
   bool y_is_f32;
+  const float* x_scale = nullptr;       ///< [m], of e4m3
+  const float* weight_scale = nullptr;  ///< [n], of e4m3
 };
 
 /// Products through cuBLASLt. What it needs for a shape is looked up once and kept. One stream at a
@@ -34,7 +36,9 @@ class LargeProducts {
   LargeProducts(const LargeProducts&) = delete;
   LargeProducts& operator=(const LargeProducts&) = delete;
 
-  /// False when the library has nothing for this shape.
+  /// Whether the library has something for this shape, these types and what comes behind.
+  bool can_run(const LargeProduct& product);
+  /// False when it has not.
   bool run(CudaStream& stream, const LargeProduct& product);
 
  private:
@@ -53,6 +57,7 @@ class LargeProducts {
 
   Plan& plan_for(const LargeProduct& product, std::uint32_t alignment);
   void make_plan(const LargeProduct& product, std::uint32_t alignment, Plan& plan);
+  bool set_scales(const LargeProduct& product, const Plan& plan) const;
   void drop_plans();
 
   std::unique_ptr<const CublasLtLibrary> library_;

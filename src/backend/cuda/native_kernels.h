@@ -9,11 +9,11 @@
 
 namespace fovea::cuda {
 
-/// y = activation(x . weight^T + bias) + add for a few rows: every weight is read once. bf16 x and
-/// weight. A row comes out the same to the bit at any number of rows.
+/// y = activation(x . weight^T * scale + bias) + add for a few rows: every weight is read once. A
+/// row comes out the same to the bit at any number of rows.
 struct StreamedLinear {
   const void* x;       ///< [m, k] bf16
-  const void* weight;  ///< [n, k] bf16
+  const void* weight;  ///< [n, k] bf16 or f8e4m3
   const float* scale;  ///< [n] or null
   const float* bias;   ///< [n] or null
   const void* add;     ///< [add_rows, n] of the type of y or f32; null = none
@@ -21,6 +21,7 @@ struct StreamedLinear {
   int m, n, k;
   int add_rows;
   int activation;  ///< as fovea::Activation
+  bool weight_is_f8;
   bool add_is_f32;
   bool y_is_f32;
 };
@@ -30,9 +31,54 @@ constexpr bool can_stream(std::int64_t m, std::int64_t k) {
   return m >= 1 && m <= kMostStreamedRows && k % 32 == 0;
 }
 cudaError_t streamed_linear(const StreamedLinear& args, KernelStream stream);
+/// Both at once; of equal numbers of rows.
+cudaError_t streamed_pair(const StreamedLinear& first, const StreamedLinear& second,
+                          KernelStream stream);
+
+/// One of the two products of routed experts, for all experts at once. Places are (row, choice)
+/// pairs sorted by expert, as kernels/moe.h sorts them; of a single row they are its choices.
+///   up:   y[place] = gelu_erf(h) * (g + 1), [h | g] = weights[expert] . x[row_of_place[place]];
+///         bf16; of a single row times routing[place]
+///   down: y[place] = weights[expert] . x[place], f32; of a single row y += the sum of these, bf16
+inline constexpr int kMostNativeExperts = 128;
+inline constexpr int kMostNativeChoices = 32;  ///< of a row
+struct ExpertProduct {
+  const void* x;                     ///< rows of k, bf16
+  const std::int32_t* experts;       ///< [num_pairs], of a single row
+  const float* routing;              ///< [num_pairs], of a single row
+  const std::int32_t* offsets;       ///< [num_experts + 1]: each expert's first place
+  const std::int32_t* row_of_place;  ///< [num_pairs]
+  void* y;
+  int num_rows, num_pairs, num_experts;
+  int n, k;  ///< of each weight; of up, n is 2 inner
+  bool weights_are_f8;
+  const void* weights[kMostNativeExperts];  ///< [n, k] bf16 or f8e4m3
+  const float* scales[kMostNativeExperts];  ///< [n] or null
+};
+/// Up to so many rows, weights are streamed; more go in tiles.
+inline constexpr int kMostStreamedExpertRows = 64;
+cudaError_t expert_product(const ExpertProduct& args, bool up, KernelStream stream);
 
 /// to[i] = from[i] rounded to bf16.
 cudaError_t round_to_bf16(const float* from, void* to, int count, KernelStream stream);
+
+/// Rows of bf16 as e4m3, each with a scale of its own: its largest magnitude becomes 448.
+struct QuantisedRows {
+  const void* x;  ///< [rows, width] bf16, rows aligned to 16 bytes
+  void* y;        ///< [rows, width] e4m3
+  float* scale;   ///< [rows]: x = y * scale, but for rounding
+  int rows, width;
+};
+inline constexpr int kMostQuantisedWidth = 16384;
+/// Whether the kernel takes rows of this width.
+constexpr bool can_quantise(std::int64_t width) {
+  return width % 8 == 0 && width <= kMostQuantisedWidth;
+}
+cudaError_t quantise_rows(const QuantisedRows& args, KernelStream stream);
+/// y[r] = x[r] * scale[r] as bf16; x [rows, width] e4m3, scale [rows] or null. width: a multiple of
+/// 8; up to 65,535 rows.
+cudaError_t widen_rows(const void* x, const float* scale, void* y, int rows, int width,
+                       KernelStream stream);
 
 /// LayerNorm of bf16 rows, each in one read. y may be x.
 struct RowNorm {

@@ -1,130 +1,145 @@
-#include <cuda_bf16.h>
-
 #include "backend/cuda/native_kernels.h"
+#include "backend/cuda/weight_stream.h"
 #include "kernels/common.h"
 #include "kernels/cuda_dependent.h"
 
 namespace fovea::cuda {
 namespace {
 
-constexpr int kWarps = 8;
-constexpr int kWeightRows = 16;  // of a block: one side of a tensor-core product
-constexpr int kDepth = 32;       // that a warp takes at a time: 16 bytes of each row and lane
-constexpr int kAhead = 8;        // such pieces of the weight that are under way
+// Where the depth is short, blocks are small and many: three share a multiprocessor, and the next
+// kernel's take the places of those that are done. Where it is long there are few blocks, which are
+// large.
+template <bool kDeep>
+struct BlockShape {
+  static constexpr int kWarps = kDeep ? 16 : 8;
+  static constexpr int kAheadBytes = (kDeep ? 96 : 64) << 10;
+  static constexpr int kOfMultiprocessor = kDeep ? 2 : 3;
+};
+constexpr int kLeastDeep = 4096;
 
-// D += A . B, 16x16 by 16x8, bf16 with f32 sums.
-__device__ __forceinline__ void multiply_16x8(float (&d)[4], const unsigned (&a)[4],
-                                              const unsigned (&b)[2]) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
+// What one block multiplies: 16 rows of the weight.
+template <class Stream, class W, int kGroups>
+class Items {
+ public:
+  static constexpr bool kScalesParts = false;
 
-__device__ __forceinline__ uint4 load_once(const __nv_bfloat16* from) {
-  uint4 v;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "l"(from));
-  return v;
-}
-
-// One block takes 16 rows of the weight, its warps take turns at the depth. Within 32 of the depth
-// a lane holds 8 neighbours of a row: products do not mind in which order the depth is walked, as
-// long as weight and x agree. Every piece of the weight that is used up makes room for another.
-// Weights are constants and could be asked for before the kernel in front has finished; the
-// assembler of CUDA 13.0 puts the wait before these loads all the same.
-template <int kGroups>  // of 8 rows of x
-__global__ void __launch_bounds__(kWarps * 32, 2) streamed(StreamedLinear p) {
-  constexpr int kStride = kWarps * kDepth;  // from one piece of a warp to its next
-  constexpr int kTogether = 4 / kGroups;    // pieces whose x is loaded at a time
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int row = lane / 4, quarter = lane % 4;
-  const int n0 = blockIdx.x * kWeightRows;
-  const int first_at = warp * kDepth;
-  const std::size_t k = static_cast<std::size_t>(p.k);
-  const auto* weight = static_cast<const __nv_bfloat16*>(p.weight) + quarter * 8;
-  const __nv_bfloat16* upper = weight + min(n0 + row, p.n - 1) * k;
-  const __nv_bfloat16* lower = weight + min(n0 + row + 8, p.n - 1) * k;
-  const auto* x = static_cast<const __nv_bfloat16*>(p.x) + quarter * 8;
-  uint4 above[kAhead], below[kAhead];
+  __device__ Items(const StreamedLinear& p, unsigned tile)
+      : p_(p), first_row_(static_cast<int>(tile) * Stream::kRows) {}
+  __device__ __forceinline__ void weight_rows(int, int, const W*& upper, const W*& lower) const {
+    const auto* weight = static_cast<const W*>(p_.weight);
+    const int n = first_row_ + row();
+    upper = weight + min(n, p_.n - 1) * static_cast<std::size_t>(p_.k);
+    lower = weight + min(n + 8, p_.n - 1) * static_cast<std::size_t>(p_.k);
+  }
+  __device__ __forceinline__ void x_rows(int, int, const __nv_bfloat16* (&x)[kGroups]) const {
 #pragma unroll
-  for (int s = 0; s < kAhead; ++s) {
-    const int at = first_at + s * kStride;
-    if (at < p.k) {
-      above[s] = load_once(upper + at);
-      below[s] = load_once(lower + at);
+    for (int g = 0; g < kGroups; ++g) {
+      const int t = g * 8 + row();
+      x[g] = t < p_.m ? static_cast<const __nv_bfloat16*>(p_.x) + t * static_cast<std::size_t>(p_.k)
+                      : nullptr;
     }
   }
+  __device__ __forceinline__ void finish(int, const typename Stream::Sums& sums) const {
+    for (int i = threadIdx.x; i < Stream::kRows * p_.m; i += Stream::kThreads) {
+      const int r = i % Stream::kRows, t = i / Stream::kRows, n = first_row_ + r;
+      if (n >= p_.n) continue;
+      float value = sums.total(r, t);
+      if (p_.scale != nullptr) value *= p_.scale[n];
+      if (p_.bias != nullptr) value += p_.bias[n];
+      value = kernels::activated(value, p_.activation);
+      const std::size_t at = static_cast<std::size_t>(t) * p_.n + n;
+      if (p_.add != nullptr) {
+        const std::size_t add_at = static_cast<std::size_t>(t % p_.add_rows) * p_.n + n;
+        value += p_.add_is_f32
+                     ? static_cast<const float*>(p_.add)[add_at]
+                     : __bfloat162float(static_cast<const __nv_bfloat16*>(p_.add)[add_at]);
+      }
+      if (p_.y_is_f32) {
+        static_cast<float*>(p_.y)[at] = value;
+      } else {
+        static_cast<__nv_bfloat16*>(p_.y)[at] = __float2bfloat16_rn(value);
+      }
+    }
+  }
+
+ private:
+  __device__ static int row() { return static_cast<int>(threadIdx.x) % 32 / 4; }
+  const StreamedLinear& p_;
+  int first_row_;
+};
+
+template <class W, int kGroups, class Shape>  // groups of 8 rows of x
+__device__ __forceinline__ void stream_tile(const StreamedLinear& p, unsigned tile, char* shared) {
+  using Stream = WeightStream<W, Shape::kWarps, Shape::kAheadBytes, kGroups>;
+  Items<Stream, W, kGroups> items(p, tile);
+  Stream stream(1, 1, p.k, *reinterpret_cast<typename Stream::Shared*>(shared));
+  stream.begin(items);
   kernels::wait_for_earlier_kernels();
   kernels::let_later_kernels_start();
-  float sums[kGroups][4] = {};
-  for (int base = first_at; base < p.k; base += kAhead * kStride) {
-#pragma unroll
-    for (int begin = 0; begin < kAhead; begin += kTogether) {
-      uint4 b[kTogether][kGroups];
-#pragma unroll
-      for (int s = 0; s < kTogether; ++s) {
-        const int at = base + (begin + s) * kStride;
-#pragma unroll
-        for (int g = 0; g < kGroups; ++g) {
-          b[s][g] = {0, 0, 0, 0};
-          if (at < p.k && g * 8 + row < p.m) {
-            b[s][g] = *reinterpret_cast<const uint4*>(x + (g * 8 + row) * k + at);
-          }
-        }
-      }
-#pragma unroll
-      for (int s = 0; s < kTogether; ++s) {
-        const int slot = begin + s, at = base + slot * kStride;
-        if (at >= p.k) continue;
-        const uint4 w = above[slot], v = below[slot];
-        const unsigned first[4] = {w.x, v.x, w.y, v.y};
-        const unsigned second[4] = {w.z, v.z, w.w, v.w};
-#pragma unroll
-        for (int g = 0; g < kGroups; ++g) {
-          const unsigned low[2] = {b[s][g].x, b[s][g].y}, high[2] = {b[s][g].z, b[s][g].w};
-          multiply_16x8(sums[g], first, low);
-          multiply_16x8(sums[g], second, high);
-        }
-        if (at + kAhead * kStride < p.k) {
-          above[slot] = load_once(upper + at + kAhead * kStride);
-          below[slot] = load_once(lower + at + kAhead * kStride);
-        }
-      }
-    }
+  stream.run(items);
+}
+
+template <class W, int kGroups, class Shape>
+__global__ void __launch_bounds__(Shape::kWarps * 32, Shape::kOfMultiprocessor)
+    streamed(StreamedLinear p) {
+  extern __shared__ __align__(16) char shared[];
+  stream_tile<W, kGroups, Shape>(p, blockIdx.x, shared);
+}
+
+// The tiles of one product behind those of another.
+struct Pair {
+  StreamedLinear first, second;
+  unsigned first_tiles;
+};
+template <class W, class W2, int kGroups, class Shape>
+__global__ void __launch_bounds__(Shape::kWarps * 32, Shape::kOfMultiprocessor)
+    streamed_pair(Pair p) {
+  extern __shared__ __align__(16) char shared[];
+  if (blockIdx.x < p.first_tiles) {
+    stream_tile<W, kGroups, Shape>(p.first, blockIdx.x, shared);
+  } else {
+    stream_tile<W2, kGroups, Shape>(p.second, blockIdx.x - p.first_tiles, shared);
   }
-  __shared__ float parts[kWarps][kWeightRows][kGroups * 8 + 1];
-#pragma unroll
-  for (int g = 0; g < kGroups; ++g) {
-    parts[warp][row][g * 8 + quarter * 2] = sums[g][0];
-    parts[warp][row][g * 8 + quarter * 2 + 1] = sums[g][1];
-    parts[warp][row + 8][g * 8 + quarter * 2] = sums[g][2];
-    parts[warp][row + 8][g * 8 + quarter * 2 + 1] = sums[g][3];
-  }
-  __syncthreads();
-  for (int i = threadIdx.x; i < kWeightRows * p.m; i += kWarps * 32) {
-    const int n = n0 + i % kWeightRows, t = i / kWeightRows;
-    if (n >= p.n) continue;
-    float value = 0;
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w) value += parts[w][i % kWeightRows][t];
-    if (p.scale != nullptr) value *= p.scale[n];
-    if (p.bias != nullptr) value += p.bias[n];
-    value = kernels::activated(value, p.activation);
-    const std::size_t at = static_cast<std::size_t>(t) * p.n + n;
-    if (p.add != nullptr) {
-      const std::size_t add_at = static_cast<std::size_t>(t % p.add_rows) * p.n + n;
-      value += p.add_is_f32 ? static_cast<const float*>(p.add)[add_at]
-                            : __bfloat162float(static_cast<const __nv_bfloat16*>(p.add)[add_at]);
-    }
-    if (p.y_is_f32) {
-      static_cast<float*>(p.y)[at] = value;
-    } else {
-      static_cast<__nv_bfloat16*>(p.y)[at] = __float2bfloat16_rn(value);
-    }
-  }
+}
+
+template <class W, class W2, int kGroups>
+cudaError_t launch_pair(const StreamedLinear& first, const StreamedLinear& second,
+                        KernelStream stream) {
+  using Shape = BlockShape<false>;
+  using Stream = WeightStream<W, Shape::kWarps, Shape::kAheadBytes, kGroups>;
+  const auto tiles = [](int n) {
+    return static_cast<unsigned>((n + Stream::kRows - 1) / Stream::kRows);
+  };
+  const Pair pair{first, second, tiles(first.n)};
+  return launch_behind(streamed_pair<W, W2, kGroups, Shape>, dim3(tiles(first.n) + tiles(second.n)),
+                       Stream::kThreads, stream, pair,
+                       static_cast<int>(sizeof(typename Stream::Shared)));
+}
+
+template <class W, class W2>
+cudaError_t launch_pair(const StreamedLinear& first, const StreamedLinear& second,
+                        KernelStream stream) {
+  return first.m <= 8 ? launch_pair<W, W2, 1>(first, second, stream)
+                      : launch_pair<W, W2, 2>(first, second, stream);
+}
+
+template <class W, int kGroups, class Shape>
+cudaError_t launch(const StreamedLinear& args, KernelStream stream) {
+  using Stream = WeightStream<W, Shape::kWarps, Shape::kAheadBytes, kGroups>;
+  const int tiles = (args.n + Stream::kRows - 1) / Stream::kRows;
+  return launch_behind(streamed<W, kGroups, Shape>, dim3(static_cast<unsigned>(tiles)),
+                       Stream::kThreads, stream, args,
+                       static_cast<int>(sizeof(typename Stream::Shared)));
+}
+
+template <class W, int kGroups>
+cudaError_t launch(const StreamedLinear& args, KernelStream stream) {
+  using Deep = BlockShape<true>;
+  constexpr auto kDeepBytes = static_cast<int>(
+      sizeof(typename WeightStream<W, Deep::kWarps, Deep::kAheadBytes, kGroups>::Shared));
+  const bool is_deep = args.k >= kLeastDeep && device_room().shared_bytes >= kDeepBytes;
+  return is_deep ? launch<W, kGroups, Deep>(args, stream)
+                 : launch<W, kGroups, BlockShape<false>>(args, stream);
 }
 
 __global__ void __launch_bounds__(256) round_all(const float* from, __nv_bfloat16* to, int count) {
@@ -141,9 +156,21 @@ cudaError_t round_to_bf16(const float* from, void* to, int count, KernelStream s
 }
 
 cudaError_t streamed_linear(const StreamedLinear& args, KernelStream stream) {
-  const dim3 grid(static_cast<unsigned>((args.n + kWeightRows - 1) / kWeightRows));
-  return args.m <= 8 ? launch_behind(streamed<1>, grid, kWarps * 32, stream, args)
-                     : launch_behind(streamed<2>, grid, kWarps * 32, stream, args);
+  const bool is_small = args.m <= 8;
+  if (args.weight_is_f8) {
+    return is_small ? launch<Float8, 1>(args, stream) : launch<Float8, 2>(args, stream);
+  }
+  return is_small ? launch<__nv_bfloat16, 1>(args, stream) : launch<__nv_bfloat16, 2>(args, stream);
+}
+
+cudaError_t streamed_pair(const StreamedLinear& first, const StreamedLinear& second,
+                          KernelStream stream) {
+  if (first.weight_is_f8) {
+    return second.weight_is_f8 ? launch_pair<Float8, Float8>(first, second, stream)
+                               : launch_pair<Float8, __nv_bfloat16>(first, second, stream);
+  }
+  return second.weight_is_f8 ? launch_pair<__nv_bfloat16, Float8>(first, second, stream)
+                             : launch_pair<__nv_bfloat16, __nv_bfloat16>(first, second, stream);
 }
 
 }  // namespace fovea::cuda

@@ -77,6 +77,14 @@ void send_converted(const TensorView& weight, std::span<const float> steps, Tens
 
 }  // namespace
 
+std::unique_ptr<const Matrix> DeviceMatrix::of_f8(Tensor weight, Tensor scale) {
+  std::unique_ptr<DeviceMatrix> matrix(new DeviceMatrix);
+  matrix->weight_ = std::move(weight);
+  matrix->scale_ = std::move(scale);
+  matrix->has_scale_ = true;
+  return matrix;
+}
+
 Result<std::unique_ptr<const Matrix>> DeviceMatrix::pack(const MatrixSource& source, DType storage,
                                                          Device& device, Stream& stream) {
   const TensorView& weight = source.weight;

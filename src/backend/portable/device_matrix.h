@@ -17,6 +17,9 @@ class DeviceMatrix final : public Matrix {
   static Result<std::unique_ptr<const Matrix>> pack(const MatrixSource& source, DType storage,
                                                     Device& device, Stream& stream);
 
+  /// weight [rows, cols] f8e4m3 and its scale [rows] f32, which are on the device already.
+  static std::unique_ptr<const Matrix> of_f8(Tensor weight, Tensor scale);
+
   std::int64_t rows() const override { return weight_.view().shape[0]; }
   std::int64_t cols() const override { return weight_.view().shape[1]; }
   std::size_t size_bytes() const override { return weight_.size_bytes() + scale_.size_bytes(); }
@@ -25,12 +28,20 @@ class DeviceMatrix final : public Matrix {
   /// [rows] f32: element (r, c) counts scale[r] times; empty = 1.
   TensorView scale() const { return has_scale_ ? scale_.view() : TensorView{}; }
 
+  /// What a backend has made of the bias that is always added to the product; see LinearArgs.
+  struct NarrowBias {
+    const void* of = nullptr;  ///< the bias, f32
+    Tensor values;             ///< the same in 16 bits
+  };
+  NarrowBias& narrow_bias() const { return narrow_bias_; }
+
  private:
   DeviceMatrix() = default;
 
   Tensor weight_;
   Tensor scale_;
   bool has_scale_ = false;
+  mutable NarrowBias narrow_bias_;
 };
 
 }  // namespace fovea::portable

@@ -65,11 +65,16 @@ DType PortableOps::activation_dtype(DType storage) const {
   return storage == DType::kF32 ? DType::kF32 : DType::kBf16;
 }
 
-Result<std::unique_ptr<const Matrix>> PortableOps::pack(const MatrixSource& source, DType storage) {
+Result<Stream*> PortableOps::load_stream() {
   if (load_stream_ == nullptr) {
     FOVEA_TRY(load_stream_, device_.make_stream());
   }
-  return DeviceMatrix::pack(source, storage, device_, *load_stream_);
+  return load_stream_.get();
+}
+
+Result<std::unique_ptr<const Matrix>> PortableOps::pack(const MatrixSource& source, DType storage) {
+  FOVEA_TRY(Stream * stream, load_stream());
+  return DeviceMatrix::pack(source, storage, device_, *stream);
 }
 
 void PortableOps::linear(Stream& stream, const LinearArgs& args) {

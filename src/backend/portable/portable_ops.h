@@ -89,6 +89,9 @@ class PortableOps : public Ops {
   AttentionTables put_attention_tables(Stream& stream, const AttentionBatch& batch, int tile_rows,
                                        int most_decoded);
 
+  /// The stream of pack().
+  Result<Stream*> load_stream();
+
   Device& device_;
   Launcher& launcher_;
 
@@ -120,7 +123,7 @@ class PortableOps : public Ops {
                 const LoraCall& call);
   void run_experts(Stream& stream, const ExpertCall& call);
 
-  std::unique_ptr<Stream> load_stream_;  // of pack()
+  std::unique_ptr<Stream> load_stream_;
   DeviceTable attention_table_;
   DeviceTable lora_table_;
   DeviceTable expert_up_table_;

@@ -1,0 +1,121 @@
+#include <cuda_fp8.h>
+
+#include "backend/cuda/native_kernels.h"
+#include "backend/cuda/weight_stream.h"
+#include "kernels/cuda_dependent.h"
+
+namespace fovea::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kElements = 8;  // of a load
+constexpr float kLargestFloat8 = 448;
+
+__device__ __forceinline__ void load_8(const __nv_bfloat16* from, float (&to)[kElements]) {
+  const uint4 loaded = *reinterpret_cast<const uint4*>(from);
+  const unsigned words[4] = {loaded.x, loaded.y, loaded.z, loaded.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    to[2 * i] = __uint_as_float(words[i] << 16);
+    to[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+  }
+}
+
+// One block for each row, which stays in registers.
+template <int kLoads>
+__global__ void __launch_bounds__(kThreads) quantise(QuantisedRows p) {
+  __shared__ float largest_of_warp[kThreads / 32];
+  kernels::wait_for_earlier_kernels();
+  kernels::let_later_kernels_start();
+  const std::size_t at = static_cast<std::size_t>(blockIdx.x) * p.width;
+  const auto* in = static_cast<const __nv_bfloat16*>(p.x) + at;
+  auto* out = static_cast<std::uint8_t*>(p.y) + at;
+  float values[kLoads][kElements];
+  float largest = 0;
+#pragma unroll
+  for (int j = 0; j < kLoads; ++j) {
+    const int i = static_cast<int>(threadIdx.x + j * kThreads) * kElements;
+    if (i >= p.width) continue;
+    load_8(in + i, values[j]);
+#pragma unroll
+    for (int e = 0; e < kElements; ++e) largest = fmaxf(largest, fabsf(values[j][e]));
+  }
+#pragma unroll
+  for (int mask = 16; mask > 0; mask /= 2) {
+    largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, mask));
+  }
+  if (threadIdx.x % 32 == 0) largest_of_warp[threadIdx.x / 32] = largest;
+  __syncthreads();
+#pragma unroll
+  for (int w = 0; w < kThreads / 32; ++w) largest = fmaxf(largest, largest_of_warp[w]);
+  // A row of zeros stays one; what is too small to divide by is as good as zero.
+  const float factor = largest > 1e-30f ? kLargestFloat8 / largest : 0;
+  if (threadIdx.x == 0) p.scale[blockIdx.x] = largest / kLargestFloat8;
+#pragma unroll
+  for (int j = 0; j < kLoads; ++j) {
+    const int i = static_cast<int>(threadIdx.x + j * kThreads) * kElements;
+    if (i >= p.width) continue;
+    unsigned words[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float* four = values[j] + half * 4;
+      const unsigned low =
+          __nv_cvt_float2_to_fp8x2({four[0] * factor, four[1] * factor}, __NV_SATFINITE, __NV_E4M3);
+      const unsigned high =
+          __nv_cvt_float2_to_fp8x2({four[2] * factor, four[3] * factor}, __NV_SATFINITE, __NV_E4M3);
+      words[half] = low | high << 16;
+    }
+    *reinterpret_cast<uint2*>(out + i) = {words[0], words[1]};
+  }
+}
+
+// Grid: x = 1024 elements of a row, y = row.
+__global__ void __launch_bounds__(kThreads)
+    widen(const std::uint8_t* x, const float* scale, __nv_bfloat16* y, int width) {
+  const int i = static_cast<int>(blockIdx.x * kThreads + threadIdx.x) * kElements;
+  if (i >= width) return;
+  const std::size_t at = static_cast<std::size_t>(blockIdx.y) * width + i;
+  const float factor = scale == nullptr ? 1.0f : scale[blockIdx.y];
+  const uint2 codes = *reinterpret_cast<const uint2*>(x + at);
+  unsigned out[4];
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    unsigned pairs[2];
+    widen_float8(half == 0 ? codes.x : codes.y, pairs);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      out[half * 2 + i] = pair_of(__uint_as_float(pairs[i] << 16) * factor,
+                                  __uint_as_float(pairs[i] & 0xffff0000u) * factor);
+    }
+  }
+  *reinterpret_cast<uint4*>(y + at) = {out[0], out[1], out[2], out[3]};
+}
+
+}  // namespace
+
+cudaError_t quantise_rows(const QuantisedRows& args, KernelStream stream) {
+  const dim3 grid(static_cast<unsigned>(args.rows));
+  if (args.width <= kThreads * kElements) {
+    return launch_behind(quantise<1>, grid, kThreads, stream, args);
+  }
+  if (args.width <= 2 * kThreads * kElements) {
+    return launch_behind(quantise<2>, grid, kThreads, stream, args);
+  }
+  if (args.width <= 5 * kThreads * kElements) {
+    return launch_behind(quantise<5>, grid, kThreads, stream, args);
+  }
+  return launch_behind(quantise<kMostQuantisedWidth / (kThreads * kElements)>, grid, kThreads,
+                       stream, args);
+}
+
+cudaError_t widen_rows(const void* x, const float* scale, void* y, int rows, int width,
+                       KernelStream stream) {
+  constexpr int kOfBlock = kThreads * kElements;
+  const dim3 grid(static_cast<unsigned>((width + kOfBlock - 1) / kOfBlock),
+                  static_cast<unsigned>(rows));
+  widen<<<grid, kThreads, 0, stream.handle>>>(static_cast<const std::uint8_t*>(x), scale,
+                                              static_cast<__nv_bfloat16*>(y), width);
+  return cudaGetLastError();
+}
+
+}  // namespace fovea::cuda

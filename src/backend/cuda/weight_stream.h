@@ -1,0 +1,274 @@
+#pragma once
+
+// Products of a few rows, bound by how fast weights come from memory. For .cu files.
+
+#include <cstdint>
+
+#include "backend/cuda/tensor_core.h"
+
+namespace fovea::cuda {
+
+/// A weight in 8 bits, e4m3.
+struct Float8 {
+  std::uint8_t bits;
+};
+
+/// Four e4m3 as four bf16: their bits moved to where bf16 has them, and the exponents' biases made
+/// equal by a multiplication, which is exact for subnormal codes too. The two codes for NaN come
+/// out as 480.
+__device__ __forceinline__ void widen_float8(unsigned four, unsigned (&pairs)[2]) {
+  constexpr unsigned kTwoTo120 = 0x7b807b80u;  // 2^(127 - 7), twice
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    // Each byte becomes the upper half of 16 bits.
+    const unsigned wide = __byte_perm(four, 0, i == 0 ? 0x1404u : 0x3424u);
+    const unsigned moved = (wide & 0x80008000u) | ((wide & 0x7f007f00u) >> 4);
+    asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(pairs[i]) : "r"(moved), "r"(kTwoTo120));
+  }
+}
+
+/// Items of 16 rows of a weight (bf16 or Float8) by up to kGroups * 8 rows of x, one after the
+/// other by all warps of a block: each warp takes 64 of the depth at a time. Blocks stay for
+/// several items and ask for what comes next, of whatever item, while they multiply.
+///
+/// What is under way waits in shared memory, where every lane finds what it asked for itself:
+/// nobody waits for another lane, and much more can be under way than in registers. Within the 64,
+/// lanes hold neighbours of the depth: products do not mind in which order it is walked, as long as
+/// weight and x agree.
+///
+/// Items has
+///   void weight_rows(int item, const W*& upper, const W*& lower): the rows that this lane holds,
+///       lane / 4 and 8 more;
+///   void x_rows(int item, const __nv_bfloat16* (&x)[kGroups]): the row lane / 4 of each group,
+///   null
+///       where there is none (zeros);
+///   void finish(int item, Sums sums): what all warps found, in shared memory; called by all
+///       threads;
+///   kScalesParts, and if so float2 part_scale(int item, int part): what this lane's two rows of a
+///       part count.
+template <class W, int kWarps, int kAheadBytes, int kGroups>
+class WeightStream {
+ public:
+  static constexpr int kRows = 16;  ///< one side of a tensor-core product
+  static constexpr int kDepth = 64;
+  static constexpr int kThreads = kWarps * 32;
+  /// Pieces of every warp that are under way.
+  static constexpr int kAhead =
+      kAheadBytes / (kWarps * kRows * kDepth * static_cast<int>(sizeof(W)));
+  static_assert(kAhead >= 2);
+
+  /// What each warp has summed up, [warp][row of the item][row of x].
+  struct Sums {
+    float parts[kWarps][kRows][kGroups * 8];
+
+    /// The sum of all, in an order that depends on nothing.
+    __device__ __forceinline__ float total(int row, int column) const {
+      float value = 0;
+#pragma unroll
+      for (int w = 0; w < kWarps; ++w) value += parts[w][row][column];
+      return value;
+    }
+  };
+  /// Of a block.
+  struct Shared {
+    uint4 ring[kAheadBytes / sizeof(uint4)];
+    Sums sums;
+  };
+
+  /// k: the depth of each part, a multiple of 32.
+  __device__ WeightStream(int num_items, int num_parts, int k, Shared& shared)
+      : num_items_(num_items),
+        num_parts_(num_parts),
+        k_(k),
+        shared_(shared),
+        ring_(shared.ring + threadIdx.x) {}
+
+  /// Asks for the first pieces. Weights are constants: this may come before
+  /// wait_for_earlier_kernels().
+  template <class Items>
+  __device__ __forceinline__ void begin(Items& items) {
+    asked_ = first();
+    if (num_items_ > 0) items.weight_rows(0, 0, upper_, lower_);
+#pragma unroll
+    for (int slot = 0; slot < kAhead; ++slot) ask(items, slot);
+  }
+
+  template <class Items>
+  __device__ __forceinline__ void run(Items& items) {
+    const __nv_bfloat16* x[kGroups];
+    uint4 coming[2][kGroups];
+    if (num_items_ == 0) return;
+    items.x_rows(0, 0, x);
+    load(x, first(), coming);
+    int slot = 0;
+    for (int item = 0; item < num_items_; ++item) {
+      float sums[kGroups][4] = {};
+      for (int part = 0; part < num_parts_; ++part) {
+        float before[kGroups][4];
+        if constexpr (Items::kScalesParts) set_aside(sums, before);
+        for (int at = first(); at < k_; at += kStride) {
+          uint4 b[2][kGroups];
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+#pragma unroll
+            for (int g = 0; g < kGroups; ++g) b[half][g] = coming[half][g];
+          }
+          int next = at + kStride;
+          if (next >= k_) {
+            next = first();
+            if (part + 1 < num_parts_) {
+              items.x_rows(item, part + 1, x);
+            } else if (item + 1 < num_items_) {
+              items.x_rows(item + 1, 0, x);
+            }
+          }
+          load(x, next, coming);
+          wait_for_copies<kAhead - 1>();
+          multiply(slot, b, sums);
+          ask(items, slot);
+          slot = slot + 1 == kAhead ? 0 : slot + 1;
+        }
+        if constexpr (Items::kScalesParts) add_scaled(items.part_scale(item, part), before, sums);
+      }
+      put(sums);
+      __syncthreads();
+      items.finish(item, shared_.sums);
+      __syncthreads();
+    }
+  }
+
+ private:
+  static constexpr bool kIs8 = sizeof(W) == 1;
+  static constexpr int kStride = kWarps * kDepth;   // from one piece of a warp to its next
+  static constexpr int kLoad = 16 / sizeof(W);      // elements of a load
+  static constexpr int kLoads = kIs8 ? 1 : 2;       // of a row, lane and piece
+  static constexpr int kLaneDepth = kIs8 ? 16 : 8;  // from one lane's elements to the next's
+  static constexpr int kHalfStep = kIs8 ? 8 : 32;   // from a lane's first half to its second
+
+  __device__ static int quarter() { return static_cast<int>(threadIdx.x % 4); }
+  __device__ static int first() { return static_cast<int>(threadIdx.x / 32) * kDepth; }
+
+  template <class Items>
+  __device__ __forceinline__ void ask(Items& items, int slot) {
+    if (asked_item_ < num_items_ && asked_ < k_) {
+#pragma unroll
+      for (int i = 0; i < kLoads; ++i) {
+        const int from = asked_ + i * 32 + quarter() * kLoad;
+        const bool inside = from < k_;
+        uint4* to = ring_ + (slot * kLoads + i) * 2 * kThreads;
+        copy_16(to, upper_ + (inside ? from : 0), inside);
+        copy_16(to + kThreads, lower_ + (inside ? from : 0), inside);
+      }
+      asked_ += kStride;
+      if (asked_ >= k_) {
+        asked_ = first();
+        if (++asked_part_ == num_parts_) {
+          asked_part_ = 0;
+          ++asked_item_;
+        }
+        if (asked_item_ < num_items_) items.weight_rows(asked_item_, asked_part_, upper_, lower_);
+      }
+    }
+    commit_copies();
+  }
+
+  __device__ __forceinline__ void load(const __nv_bfloat16* const (&x)[kGroups], int at,
+                                       uint4 (&b)[2][kGroups]) const {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int from = at + half * kHalfStep + quarter() * kLaneDepth;
+#pragma unroll
+      for (int g = 0; g < kGroups; ++g) {
+        b[half][g] = {0, 0, 0, 0};
+        if (from < k_ && x[g] != nullptr) b[half][g] = *reinterpret_cast<const uint4*>(x[g] + from);
+      }
+    }
+  }
+
+  __device__ __forceinline__ void multiply(int slot, const uint4 (&b)[2][kGroups],
+                                           float (&sums)[kGroups][4]) const {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      uint4 w, v;
+      take(slot, half, w, v);
+      const unsigned front[4] = {w.x, v.x, w.y, v.y};
+      const unsigned back[4] = {w.z, v.z, w.w, v.w};
+#pragma unroll
+      for (int g = 0; g < kGroups; ++g) {
+        multiply_16x8(sums[g], front, b[half][g].x, b[half][g].y);
+        multiply_16x8(sums[g], back, b[half][g].z, b[half][g].w);
+      }
+    }
+  }
+
+  // Eight elements of each row as bf16.
+  __device__ __forceinline__ void take(int slot, int half, uint4& w, uint4& v) const {
+    const uint4* from = ring_ + (slot * kLoads + (kIs8 ? 0 : half)) * 2 * kThreads;
+    w = from[0];
+    v = from[kThreads];
+    if constexpr (kIs8) {
+      w = widened(half == 0 ? w.x : w.z, half == 0 ? w.y : w.w);
+      v = widened(half == 0 ? v.x : v.z, half == 0 ? v.y : v.w);
+    }
+  }
+  __device__ static uint4 widened(unsigned low, unsigned high) {
+    unsigned a[2], b[2];
+    widen_float8(low, a);
+    widen_float8(high, b);
+    return {a[0], a[1], b[0], b[1]};
+  }
+
+  __device__ static void set_aside(float (&sums)[kGroups][4], float (&before)[kGroups][4]) {
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        before[g][i] = sums[g][i];
+        sums[g][i] = 0;
+      }
+    }
+  }
+  __device__ static void add_scaled(float2 scale, const float (&before)[kGroups][4],
+                                    float (&sums)[kGroups][4]) {
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        sums[g][i] = before[g][i] + (i < 2 ? scale.x : scale.y) * sums[g][i];
+      }
+    }
+  }
+
+  __device__ __forceinline__ void put(const float (&sums)[kGroups][4]) {
+    const int row = threadIdx.x % 32 / 4, column = quarter() * 2;
+    auto& parts = shared_.sums.parts[threadIdx.x / 32];
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+      *reinterpret_cast<float2*>(&parts[row][g * 8 + column]) = {sums[g][0], sums[g][1]};
+      *reinterpret_cast<float2*>(&parts[row + 8][g * 8 + column]) = {sums[g][2], sums[g][3]};
+    }
+  }
+
+  int num_items_, num_parts_, k_;
+  Shared& shared_;
+  uint4* ring_;
+  // What is asked for next.
+  int asked_item_ = 0, asked_part_ = 0, asked_ = 0;
+  const W* upper_ = nullptr;
+  const W* lower_ = nullptr;
+};
+
+/// Multiprocessors of the current device, and the shared memory that a block may have there.
+struct DeviceRoom {
+  int multiprocessors = 1, shared_bytes = 0;
+};
+inline DeviceRoom device_room() {
+  DeviceRoom room;
+  int device = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&room.multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  cudaDeviceGetAttribute(&room.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  return room;
+}
+
+}  // namespace fovea::cuda

@@ -17,6 +17,7 @@
 #include "options.h"
 #include "pull_options.h"
 #include "serve_command.h"
+#include "usage_message.h"
 #include "values.h"
 
 namespace fovea::cli {
@@ -320,16 +321,6 @@ bool has_command(const CLI::App& app, const std::string& name) {
                      [&name](const CLI::App* command) { return command->get_name() == name; });
 }
 
-std::string explain(const CLI::ParseError& error) {
-  std::string message = error.what();
-  // Two unquoted words are the commonest slip; a mistyped flag is the other.
-  if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr &&
-      message.find(" -") == std::string::npos) {
-    message += " (a text of several words needs quotes)";
-  }
-  return message;
-}
-
 }  // namespace
 
 ParsedArgs parse_args(std::span<const std::string> args) {
@@ -372,7 +363,8 @@ ParsedArgs parse_args(std::span<const std::string> args) {
     return PrintAndExit{kExitOk, std::string(request.what()) + "\n", {}};
   } catch (const CLI::ParseError& error) {
     const auto commands = app.get_subcommands();
-    return usage_error(explain(error), commands.empty() ? "" : commands.front()->get_name());
+    return usage_error(usage_message(error, app),
+                       commands.empty() ? "" : commands.front()->get_name());
   }
   if (command == "bench") {
     Result<BenchServeArgs> bench = make_bench_args(std::move(raw.bench));

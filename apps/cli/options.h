@@ -18,7 +18,7 @@ namespace fovea::cli {
 /// Stores an option's value, or says what is wrong with it.
 using Accept = std::function<Status(const std::string& text)>;
 
-/// An option that takes one value; given twice, the last one counts. `names` as CLI11 spells them
+/// An option that takes one value and can be given once. `names` as CLI11 spells them
 /// ("-m,--model"), `placeholder` as the help shows the value ("DIR").
 CLI::Option* add_value(CLI::App& app, const std::string& names, const std::string& placeholder,
                        const std::string& help, Accept accept);

@@ -77,8 +77,9 @@ void add_picture_argument(CLI::App& sub, RawArgs& raw) {
 }
 
 void add_max_objects_option(CLI::App& app, RawArgs& raw) {
-  add_integer(app, "--max-objects", 1, "List this many at most",
-              [&raw](int value) { raw.max_objects = value; });
+  add_integer(
+      app, "--max-objects", 1, "List this many at most",
+      [&raw](int value) { raw.max_objects = value; }, kMaxObjects);
 }
 
 void add_spatial_ref_option(CLI::App& app, RawArgs& raw, const std::string& help) {
@@ -91,8 +92,12 @@ void add_spatial_ref_option(CLI::App& app, RawArgs& raw, const std::string& help
 }
 
 void add_annotate_option(CLI::App& app, RawArgs& raw) {
-  app.add_option("--annotate", raw.annotate, "Write the picture with what was found drawn on it")
-      ->option_text("OUT.png");
+  add_value(app, "--annotate", "OUT.png", "Write the picture with what was found drawn on it",
+            [&raw](const std::string& text) {
+              if (text.empty()) return Status(usage("the file's name is empty"));
+              raw.annotate = text;
+              return Status();
+            });
 }
 
 void add_also_option(CLI::App& app, RawArgs& raw, const std::string& help) {
@@ -225,6 +230,9 @@ Status check_counts(const RawArgs& raw) {
   if (raw.num_answers > kMaxAnswers) return usage(fmt::format("-n goes up to {}", kMaxAnswers));
   if (raw.more_texts.size() >= kMaxTexts) {
     return usage(fmt::format("--also can be given {} times at most", kMaxTexts - 1));
+  }
+  if (raw.spatial_refs.size() > kMaxSpatialRefs) {
+    return usage(fmt::format("--spatial-ref can be given {} times at most", kMaxSpatialRefs));
   }
   return {};
 }

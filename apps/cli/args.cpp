@@ -14,10 +14,12 @@
 
 #include "batch_options.h"
 #include "bench_options.h"
+#include "help_formatter.h"
 #include "options.h"
 #include "pull_options.h"
 #include "serve_command.h"
 #include "usage_message.h"
+#include "utf8.h"
 #include "values.h"
 
 namespace fovea::cli {
@@ -52,24 +54,6 @@ struct RawArgs {
   bool json = false;
   bool tokens = false;
   bool no_exif = false;
-};
-
-// CLI11's help with the arguments as they are meant: check_words() knows better than brackets which
-// of them are needed, and their type is always text.
-class HelpFormatter : public CLI::Formatter {
- public:
-  std::string make_option_usage(const CLI::Option* option) const override {
-    return make_option_name(option, true);
-  }
-  std::string make_option_opts(const CLI::Option* option) const override {
-    return option->get_positional() ? std::string() : CLI::Formatter::make_option_opts(option);
-  }
-  // Without the doubled empty lines between groups.
-  std::string make_group(std::string group, bool is_positional,
-                         std::vector<const CLI::Option*> options) const override {
-    std::string text = CLI::Formatter::make_group(std::move(group), is_positional, options);
-    return is_positional || text.find("--help") != std::string::npos ? text : text.substr(1);
-  }
 };
 
 void add_picture_argument(CLI::App& sub, RawArgs& raw) {
@@ -269,8 +253,12 @@ Status check_words(const std::string& command, RawArgs& raw) {
   if (command != "caption" && trimmed(raw.text).empty()) {
     return usage(command == "query" ? "a QUESTION is missing" : "a THING to look for is missing");
   }
+  if (replace_bad_utf8(raw.text) != raw.text) {
+    return usage(command == "query" ? "the QUESTION is not UTF-8" : "the THING is not UTF-8");
+  }
   for (const std::string& text : raw.more_texts) {
     if (trimmed(text).empty()) return usage("the text of --also is empty");
+    if (replace_bad_utf8(text) != text) return usage("the text of --also is not UTF-8");
   }
   return {};
 }

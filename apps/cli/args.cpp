@@ -14,9 +14,12 @@
 
 #include "batch_options.h"
 #include "bench_options.h"
+#include "help_formatter.h"
 #include "options.h"
 #include "pull_options.h"
 #include "serve_command.h"
+#include "usage_message.h"
+#include "utf8.h"
 #include "values.h"
 
 namespace fovea::cli {
@@ -53,31 +56,14 @@ struct RawArgs {
   bool no_exif = false;
 };
 
-// CLI11's help with the arguments as they are meant: check_words() knows better than brackets which
-// of them are needed, and their type is always text.
-class HelpFormatter : public CLI::Formatter {
- public:
-  std::string make_option_usage(const CLI::Option* option) const override {
-    return make_option_name(option, true);
-  }
-  std::string make_option_opts(const CLI::Option* option) const override {
-    return option->get_positional() ? std::string() : CLI::Formatter::make_option_opts(option);
-  }
-  // Without the doubled empty lines between groups.
-  std::string make_group(std::string group, bool is_positional,
-                         std::vector<const CLI::Option*> options) const override {
-    std::string text = CLI::Formatter::make_group(std::move(group), is_positional, options);
-    return is_positional || text.find("--help") != std::string::npos ? text : text.substr(1);
-  }
-};
-
 void add_picture_argument(CLI::App& sub, RawArgs& raw) {
   sub.add_option("PICTURE", raw.picture, "A JPEG, PNG, WebP or GIF file; - reads standard input");
 }
 
 void add_max_objects_option(CLI::App& app, RawArgs& raw) {
-  add_integer(app, "--max-objects", 1, "List this many at most",
-              [&raw](int value) { raw.max_objects = value; });
+  add_integer(
+      app, "--max-objects", 1, "List this many at most",
+      [&raw](int value) { raw.max_objects = value; }, kMaxObjects);
 }
 
 void add_spatial_ref_option(CLI::App& app, RawArgs& raw, const std::string& help) {
@@ -90,8 +76,12 @@ void add_spatial_ref_option(CLI::App& app, RawArgs& raw, const std::string& help
 }
 
 void add_annotate_option(CLI::App& app, RawArgs& raw) {
-  app.add_option("--annotate", raw.annotate, "Write the picture with what was found drawn on it")
-      ->option_text("OUT.png");
+  add_value(app, "--annotate", "OUT.png", "Write the picture with what was found drawn on it",
+            [&raw](const std::string& text) {
+              if (text.empty()) return Status(usage("the file's name is empty"));
+              raw.annotate = text;
+              return Status();
+            });
 }
 
 void add_also_option(CLI::App& app, RawArgs& raw, const std::string& help) {
@@ -225,6 +215,9 @@ Status check_counts(const RawArgs& raw) {
   if (raw.more_texts.size() >= kMaxTexts) {
     return usage(fmt::format("--also can be given {} times at most", kMaxTexts - 1));
   }
+  if (raw.spatial_refs.size() > kMaxSpatialRefs) {
+    return usage(fmt::format("--spatial-ref can be given {} times at most", kMaxSpatialRefs));
+  }
   return {};
 }
 
@@ -260,8 +253,12 @@ Status check_words(const std::string& command, RawArgs& raw) {
   if (command != "caption" && trimmed(raw.text).empty()) {
     return usage(command == "query" ? "a QUESTION is missing" : "a THING to look for is missing");
   }
+  if (replace_bad_utf8(raw.text) != raw.text) {
+    return usage(command == "query" ? "the QUESTION is not UTF-8" : "the THING is not UTF-8");
+  }
   for (const std::string& text : raw.more_texts) {
     if (trimmed(text).empty()) return usage("the text of --also is empty");
+    if (replace_bad_utf8(text) != text) return usage("the text of --also is not UTF-8");
   }
   return {};
 }
@@ -320,16 +317,6 @@ bool has_command(const CLI::App& app, const std::string& name) {
                      [&name](const CLI::App* command) { return command->get_name() == name; });
 }
 
-std::string explain(const CLI::ParseError& error) {
-  std::string message = error.what();
-  // Two unquoted words are the commonest slip; a mistyped flag is the other.
-  if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr &&
-      message.find(" -") == std::string::npos) {
-    message += " (a text of several words needs quotes)";
-  }
-  return message;
-}
-
 }  // namespace
 
 ParsedArgs parse_args(std::span<const std::string> args) {
@@ -372,7 +359,8 @@ ParsedArgs parse_args(std::span<const std::string> args) {
     return PrintAndExit{kExitOk, std::string(request.what()) + "\n", {}};
   } catch (const CLI::ParseError& error) {
     const auto commands = app.get_subcommands();
-    return usage_error(explain(error), commands.empty() ? "" : commands.front()->get_name());
+    return usage_error(usage_message(error, app),
+                       commands.empty() ? "" : commands.front()->get_name());
   }
   if (command == "bench") {
     Result<BenchServeArgs> bench = make_bench_args(std::move(raw.bench));

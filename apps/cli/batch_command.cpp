@@ -136,7 +136,7 @@ class BatchCommand {
 
   int end(const BatchOutcome& outcome) {
     std::optional<Error> failure = outcome.failure;
-    const auto also = [&failure](Status status) {
+    const auto also = [&failure](const Status& status) {
       if (!status.ok() && !failure) failure = status.error();
     };
     also(journal_->flush());

@@ -52,6 +52,7 @@ std::vector<Row> rows_of(const SkillRequest& question, const Response& response)
     return {{response.text, response.reasoning ? response.reasoning->text : "", reason}};
   }
   std::vector<Row> rows;
+  rows.reserve(response.boxes.size() + response.points.size());
   for (const Box& box : response.boxes) {
     rows.push_back({number(box.x_min), number(box.y_min), number(box.x_max), number(box.y_max),
                     number(box.confidence)});

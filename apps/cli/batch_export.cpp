@@ -78,6 +78,7 @@ Status find_size(const BatchExport& what, const PictureFile& file, Answers& answ
 
 Status write_coco(const BatchExport& what) {
   std::vector<std::string> categories;
+  categories.reserve(what.args.questions.size());
   for (const SkillRequest& question : what.args.questions) categories.push_back(text_of(question));
   wire::CocoWriter coco(std::move(categories));
   for (std::size_t i = 0; i < what.pictures.files.size(); ++i) {
@@ -87,6 +88,7 @@ Status write_coco(const BatchExport& what) {
     const PictureFile& file = what.pictures.files[i];
     if (Status status = find_size(what, file, *answers); !status.ok()) return status;
     std::vector<wire::CocoFindings> findings;
+    findings.reserve(answers->responses.size());
     for (std::size_t category = 0; category < answers->responses.size(); ++category) {
       findings.push_back(
           {static_cast<int>(category), std::move(answers->responses[category].boxes)});
@@ -140,6 +142,7 @@ Status write_yolo(const BatchExport& what) {
     if (!status.ok()) return status;
   }
   std::vector<std::string> classes;
+  classes.reserve(what.args.questions.size());
   for (const SkillRequest& question : what.args.questions) classes.push_back(text_of(question));
   Status status = make_folder(folder);
   if (status.ok()) status = write_text(folder / "data.yaml", yolo_yaml(classes));

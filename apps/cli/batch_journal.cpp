@@ -91,7 +91,7 @@ std::string question_of(std::string_view skill, std::string_view text) {
 
 // What is found while the file is read.
 struct BatchJournal::Scan {
-  explicit Scan(const BatchJournal::Plan& plan_) : plan(plan_) {
+  explicit Scan(const BatchJournal::Plan& the_plan) : plan(the_plan) {
     for (std::size_t i = 0; i < plan.pictures.size(); ++i) pictures[plan.pictures[i].path] = i;
     for (std::size_t i = 0; i < plan.questions.size(); ++i)
       questions[text_of(plan.questions[i])] = i;
@@ -221,6 +221,7 @@ Status BatchJournal::rewrite(const Scan& scan) {
   // In the order of the old file, which is that of the offsets.
   std::vector<std::pair<std::int64_t, Line*>> kept;
   std::vector<Line> foreign = scan.foreign;
+  kept.reserve(foreign.size() + lines_.size());
   for (Line& line : foreign) kept.emplace_back(line.offset, &line);
   for (Line& line : lines_) {
     if (line.offset >= 0) kept.emplace_back(line.offset, &line);

@@ -73,8 +73,9 @@ void add_question_options(CLI::App& sub, RawBatchArgs& raw) {
               return status;
             });
   sub.add_flag("--reasoning", raw.reasoning, "Of queries: let the model think first");
-  add_integer(sub, "--max-objects", 1, "Of detect and point: list this many at most",
-              [&raw](int value) { raw.max_objects = value; });
+  add_integer(
+      sub, "--max-objects", 1, "Of detect and point: list this many at most",
+      [&raw](int value) { raw.max_objects = value; }, kMaxObjects);
   add_repeatable(sub, "--spatial-ref", "X,Y|X1,Y1,X2,Y2",
                  "Of queries and point: a place that the text is about, as fractions 0..1",
                  [&raw](const std::string& text) {

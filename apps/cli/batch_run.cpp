@@ -55,6 +55,7 @@ BatchOutcome BatchRun::run(StopSignal& stop) {
       pictures_in_hand(parts_.args.model.options.max_sequences, parts_.args.questions.size()));
   num_working_ = num_threads;
   std::vector<std::thread> threads;
+  threads.reserve(num_threads);
   for (std::size_t i = 0; i < num_threads; ++i) threads.emplace_back([&] { work(stop); });
   for (bool goes_on = num_threads > 0; goes_on;) {
     const int signal = stop.wait(kRedrawMs);
@@ -172,6 +173,7 @@ std::vector<Result<Response>> BatchRun::ask(const Picture& picture,
     if (is_stopped()) parts_.engine->cancel(*id);
   }
   std::vector<Result<Response>> answers;
+  answers.reserve(coming.size());
   for (auto& answer : coming) answers.push_back(answer.get());
   const std::lock_guard lock(mutex_);
   for (const std::uint64_t id : ids) in_engine_.erase(id);

@@ -121,6 +121,7 @@ Status BatchSideFiles::write(std::size_t picture_idx, const Image* image,
   const fs::path& name = annotated_[picture_idx];
   if (!is_wanted(name) || image == nullptr) return {};
   std::vector<Finding> findings;
+  findings.reserve(questions.size());
   for (std::size_t i = 0; i < questions.size(); ++i) {
     findings.push_back({questions[i], responses[i]});
   }

@@ -56,7 +56,7 @@ int StopSignal::wait(int timeout_ms) {
   ::poll(&readable, 1, pipe_[0] < 0 ? 100 : timeout_ms);
   char byte = 0;
   while (pipe_[0] >= 0 && ::read(pipe_[0], &byte, 1) == 1) {
-    if (byte != 0) signal_ = byte;
+    if (byte != 0) signal_ = static_cast<unsigned char>(byte);
   }
   return signal_;
 }

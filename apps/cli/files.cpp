@@ -153,7 +153,14 @@ Status check_writable(const fs::path& path) {
     return Error{ErrorCode::kInvalidArgument,
                  fmt::format("cannot write {}: it exists and is no file", path.string())};
   }
+  // It would be replaced, not written to, so that the system alone would not stand in the way.
+  if (fs::exists(status) && ::access(target.c_str(), W_OK) != 0) {
+    return io_error(path, "write", errno);
+  }
   const fs::path folder = folder_of(target);
+  if (fs::exists(folder, error) && !fs::is_directory(folder, error)) {
+    return io_error(path, "write", ENOTDIR);
+  }
   if (::access(folder.c_str(), W_OK | X_OK) != 0) return io_error(path, "write", errno);
   return {};
 }

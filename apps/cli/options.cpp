@@ -7,6 +7,11 @@
 #include "pull_options.h"
 
 namespace fovea::cli {
+namespace {
+
+constexpr int kMaxThreads = 1024;  // as Engine::create() has it
+
+}  // namespace
 
 CLI::Option* add_value(CLI::App& app, const std::string& names, const std::string& placeholder,
                        const std::string& help, Accept accept) {
@@ -25,12 +30,14 @@ CLI::Option* add_repeatable(CLI::App& app, const std::string& names, const std::
 }
 
 CLI::Option* add_integer(CLI::App& app, const std::string& name, int minimum,
-                         const std::string& help, std::function<void(int)> store) {
+                         const std::string& help, std::function<void(int)> store, int maximum) {
   return add_value(
-      app, name, "N", help, [minimum, store = std::move(store)](const std::string& text) {
+      app, name, "N", help, [minimum, maximum, store = std::move(store)](const std::string& text) {
         const Result<std::uint64_t> value = parse_count(text);
         if (!value.ok() || *value < static_cast<std::uint64_t>(minimum) ||
-            *value > std::numeric_limits<int>::max()) {
+            *value > static_cast<std::uint64_t>(maximum)) {
+          if (is_all_digits(text) && !(value.ok() && *value < static_cast<std::uint64_t>(minimum)))
+            return Status(usage(fmt::format("'{}' is more than {}", text, maximum)));
           return Status(usage(fmt::format("'{}' is not a whole number from {} up", text, minimum)));
         }
         store(static_cast<int>(*value));
@@ -92,8 +99,9 @@ void add_model_options(CLI::App& app, ModelArgs& model) {
                                  {"bf16", KvPrecision::kBf16},
                                  {"int8", KvPrecision::kInt8}},
                                 options.kv_precision));
-  add_integer(app, "--threads", 1, "CPU threads; every usable processor when not given",
-              [&options](int value) { options.num_threads = value; });
+  add_integer(
+      app, "--threads", 1, "CPU threads; every usable processor when not given",
+      [&options](int value) { options.num_threads = value; }, kMaxThreads);
   add_integer(app, "--max-context", 1, "Positions of picture, prompt and answer together",
               [&options](int value) { options.max_context = value; });
   add_repeatable(app, "--adapter", "NAME=PATH", "A LoRA adapter: safetensors",
@@ -147,7 +155,7 @@ void add_sampling_options(CLI::App& app, SamplingParams& sampling) {
               sampling.seed = *value;
               return Status();
             });
-  add_integer(app, "--max-tokens", 1, "Tokens to generate at most",
+  add_integer(app, "--max-tokens", 1, "Tokens to generate at most; detect counts objects instead",
               [&sampling](int value) { sampling.max_tokens = value; });
   for (const char* name :
        {"--temperature", "--top-p", "--top-k", "--min-p", "--seed", "--max-tokens"}) {

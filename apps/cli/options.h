@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
@@ -18,16 +19,17 @@ namespace fovea::cli {
 /// Stores an option's value, or says what is wrong with it.
 using Accept = std::function<Status(const std::string& text)>;
 
-/// An option that takes one value; given twice, the last one counts. `names` as CLI11 spells them
+/// An option that takes one value and can be given once. `names` as CLI11 spells them
 /// ("-m,--model"), `placeholder` as the help shows the value ("DIR").
 CLI::Option* add_value(CLI::App& app, const std::string& names, const std::string& placeholder,
                        const std::string& help, Accept accept);
 /// The same for an option that may be given several times: `accept` sees each value.
 CLI::Option* add_repeatable(CLI::App& app, const std::string& names, const std::string& placeholder,
                             const std::string& help, Accept accept);
-/// A whole number from `minimum` up.
+/// A whole number from `minimum` up to `maximum`.
 CLI::Option* add_integer(CLI::App& app, const std::string& name, int minimum,
-                         const std::string& help, std::function<void(int)> store);
+                         const std::string& help, std::function<void(int)> store,
+                         int maximum = std::numeric_limits<int>::max());
 /// A number of bytes, as parse_size() reads it.
 CLI::Option* add_size(CLI::App& app, const std::string& name, const std::string& help,
                       std::function<void(std::size_t)> store);

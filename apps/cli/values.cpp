@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cmath>
 #include <fmt/format.h>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -52,8 +53,14 @@ Result<double> parse_number(std::string_view text) {
 
 Result<std::uint64_t> parse_count(std::string_view text) {
   const std::optional<std::uint64_t> value = parse_whole<std::uint64_t>(text);
-  if (!value) return usage(fmt::format("'{}' is not a whole number", text));
-  return *value;
+  if (value) return *value;
+  if (!is_all_digits(text)) return usage(fmt::format("'{}' is not a whole number", text));
+  return usage(
+      fmt::format("'{}' is more than {}", text, std::numeric_limits<std::uint64_t>::max()));
+}
+
+bool is_all_digits(std::string_view text) {
+  return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos;
 }
 
 Result<std::size_t> parse_size(std::string_view text) {
@@ -108,8 +115,8 @@ Result<SpatialRef> parse_spatial_ref(std::string_view text) {
   }
   if (numbers.size() == 2) return SpatialRef(std::array{numbers[0], numbers[1]});
   if (numbers.size() != 4) {
-    return usage(fmt::format("'{}' has {} numbers; a point has 2 (X,Y), a box 4 (X1,Y1,X2,Y2)",
-                             text, numbers.size()));
+    return usage(fmt::format("'{}' has {} number{}; a point has 2 (X,Y), a box 4 (X1,Y1,X2,Y2)",
+                             text, numbers.size(), numbers.size() == 1 ? "" : "s"));
   }
   if (numbers[0] > numbers[2] || numbers[1] > numbers[3]) {
     return usage(fmt::format("'{}' needs X1 <= X2 and Y1 <= Y2", text));

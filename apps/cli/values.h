@@ -20,6 +20,12 @@ Error usage(std::string message);
 /// would have been right.
 Result<double> parse_number(std::string_view text);
 Result<std::uint64_t> parse_count(std::string_view text);
+bool is_all_digits(std::string_view text);
+
+/// How many objects may be asked for, and how many places a text may be about: as the skills have
+/// it.
+constexpr int kMaxObjects = 10'000;
+constexpr std::size_t kMaxSpatialRefs = 64;
 
 /// A number of bytes: "4096", or with a unit of 1024, 1024^2, ... bytes: "512K", "64M", "1.5G",
 /// "2T"; "iB" or "B" may follow the unit.

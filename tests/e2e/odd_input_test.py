@@ -1,5 +1,6 @@
 """The program with wrong, odd and hostile input: a clear message, the right exit code, nothing left behind."""
 
+import os
 import resource
 import shutil
 import signal
@@ -176,6 +177,18 @@ class OddInput(unittest.TestCase):
     def test_annotate_into_a_missing_folder(self):
         self.assert_fails(self.detect_into(self.folder / "none" / "out.png"), "out.png")
         self.assert_nothing_written()
+
+    def test_annotate_leaves_a_write_protected_file(self):
+        out = self.write("out.png", b"older")
+        out.chmod(0o444)
+        popen = {}
+        if os.geteuid() == 0:  # whom no mode stops
+            self.folder.chmod(0o777)
+            popen["user"] = 65534
+        finished = self.detect_into(out, **popen)
+        self.assert_fails(finished, "out.png", "Permission denied")
+        self.assertEqual(finished.out, "")
+        self.assertEqual(out.read_bytes(), b"older")
 
     def test_annotate_when_the_file_may_not_grow(self):
         def limit():

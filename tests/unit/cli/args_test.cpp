@@ -287,21 +287,39 @@ INSTANTIATE_TEST_SUITE_P(
         BadUsage{{"detect", "p.jpg"}, "a THING to look for is missing"},
         BadUsage{{"query", "p.jpg", "two", "words"}, "needs quotes"},
         BadUsage{{"paint", "p.jpg"}, "there is no command 'paint'"},
-        BadUsage{{"caption", "p.jpg", "--lenght", "short"}, "--lenght"},
+        BadUsage{{"caption", "p.jpg", "--lenght", "short"}, "caption has no option --lenght\n"},
+        BadUsage{{"caption", "p.jpg", "--lenght=short"}, "caption has no option --lenght\n"},
+        BadUsage{{"bench", "serve", "--tempo", "1"}, "bench serve has no option --tempo\n"},
         BadUsage{{"caption", "p.jpg", "--length", "tiny"}, "none of short, normal, long"},
-        BadUsage{{"caption", "p.jpg", "--reasoning"}, "--reasoning"},
+        BadUsage{{"caption", "p.jpg", "--reasoning"}, "caption has no option --reasoning"},
+        BadUsage{{"query", "p.jpg", "-what"}, "a text that begins with - goes behind --"},
+        BadUsage{{"query", "p.jpg", "--", "what", "--json"}, "'--json' is too much: behind --"},
+        BadUsage{{"query", "p.jpg", "what", "--reasoning=maybe"}, "--reasoning takes no value"},
+        BadUsage{{"--model", "m", "caption", "p.jpg"}, "a COMMAND comes first, not '--model'"},
+        BadUsage{{"--frobnicate"}, "a COMMAND comes first, not '--frobnicate'"},
+        BadUsage{{"bench"}, "a COMMAND is missing"},
         BadUsage{{"caption", "p.jpg", "--dtype", "f16"}, "none of auto, f32, bf16, fp8"},
-        BadUsage{{"caption", "p.jpg", "--model"}, "--model"},
+        BadUsage{{"caption", "p.jpg", "--model"}, "fovea: --model needs a value\n"},
+        BadUsage{{"detect", "p.jpg", "x", "--annotate"}, "--annotate needs a value\n"},
+        BadUsage{{"caption", "p.jpg", "--stop", "a", "--stop", "b", "--stop"},
+                 "--stop needs a value"},
+        BadUsage{{"caption", "p.jpg", "--top-k", "1", "--top-k", "1"},
+                 "fovea: --top-k can be given once only\n"},
         BadUsage{{"caption", "p.jpg", "--model", ""}, "--model"},
         BadUsage{{"caption", "p.jpg", "--tokens"}, "--tokens needs --json"},
         BadUsage{{"caption", "p.jpg", "--logprobs", "2"}, "--logprobs needs --json"},
         BadUsage{{"caption", "p.jpg", "-n", "2", "--stream"}, "leave out -n"},
         BadUsage{{"query", "p.jpg", "a", "--also", "b", "--stream"}, "leave out --also"},
         BadUsage{{"query", "p.jpg", "a", "--also", " "}, "the text of --also is empty"},
+        BadUsage{{"query", "p.jpg", "a", "--also", "\xff"}, "the text of --also is not UTF-8"},
+        BadUsage{{"query", "p.jpg", "caf\xe9"}, "the QUESTION is not UTF-8"},
+        BadUsage{{"detect", "p.jpg", "\xed\xa0\x80"}, "the THING is not UTF-8"},
         BadUsage{{"query", "p.jpg", "a", "-n", "2", "--annotate", "o.png"}, "leave out -n"},
         BadUsage{{"detect", "p.jpg", "a", "-n", "2"}, "-n"},
         BadUsage{{"caption", "p.jpg", "--also", "b"}, "--also"},
         BadUsage{{"caption", "p.jpg", "--image-cache", ""}, "--image-cache"},
+        BadUsage{{"detect", "p.jpg", "x", "--annotate", ""},
+                 "--annotate: the file's name is empty"},
         BadUsage{{"detect", "p.jpg", "x", "--annotate", "out.jpg"}, "must end in .png"}));
 
 INSTANTIATE_TEST_SUITE_P(
@@ -317,12 +335,16 @@ INSTANTIATE_TEST_SUITE_P(
         BadUsage{{"caption", "p", "--top-p", "1.01"}, "above 0, at most 1"},
         BadUsage{{"caption", "p", "--min-p", "1"}, "from 0 to below 1"},
         BadUsage{{"caption", "p", "--top-k", "-1"}, "'-1' is not a whole number from 0 up"},
-        BadUsage{{"caption", "p", "--seed", "18446744073709551616"}, "not a whole number"},
+        BadUsage{{"caption", "p", "--seed", "18446744073709551616"},
+                 "is more than 18446744073709551615"},
         BadUsage{{"caption", "p", "--seed", "0x10"}, "not a whole number"},
         BadUsage{{"caption", "p", "--max-tokens", "0"}, "from 1 up"},
-        BadUsage{{"caption", "p", "--max-tokens", "3000000000"}, "from 1 up"},
+        BadUsage{{"caption", "p", "--max-tokens", "3000000000"}, "is more than 2147483647"},
+        BadUsage{{"caption", "p", "--max-tokens", "99999999999999999999"},
+                 "is more than 2147483647"},
         BadUsage{{"caption", "p", "--max-tokens", "2.5"}, "from 1 up"},
         BadUsage{{"caption", "p", "--threads", "0"}, "from 1 up"},
+        BadUsage{{"caption", "p", "--threads", "1025"}, "'1025' is more than 1024"},
         BadUsage{{"caption", "p", "--repetition-penalty", "0"}, "not a number above 0"},
         BadUsage{{"caption", "p", "--presence-penalty", "2.1"}, "from -2 to 2"},
         BadUsage{{"caption", "p", "--frequency-penalty", "x"}, "from -2 to 2"},
@@ -340,7 +362,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadUsage{{"caption", "p", "--image-cache-disk", "9999999999T"}, "too large"},
         BadUsage{{"caption", "p", "--max-context", "x"}, "'x' is not a whole number"},
         BadUsage{{"detect", "p", "x", "--max-objects", "0"}, "from 1 up"},
-        BadUsage{{"point", "p", "x", "--spatial-ref", "0.5"}, "has 1 numbers"},
+        BadUsage{{"point", "p", "x", "--max-objects", "10001"}, "is more than 10000"},
+        BadUsage{{"point", "p", "x", "--spatial-ref", "0.5"}, "has 1 number;"},
         BadUsage{{"point", "p", "x", "--spatial-ref", "0.1,0.2,0.3"}, "has 3 numbers"},
         BadUsage{{"point", "p", "x", "--spatial-ref", "0.5,1.5"}, "fractions from 0 to 1"},
         BadUsage{{"point", "p", "x", "--spatial-ref", "nan,0.5"}, "fractions from 0 to 1"},
@@ -357,6 +380,13 @@ TEST(Args, MoreThanSixteenStopTextsAreRefused) {
   for (int i = 0; i < 17; ++i) args.insert(args.end(), {"--stop", "x"});
 
   EXPECT_THAT(usage_error_of(args), HasSubstr("16 times at most"));
+}
+
+TEST(Args, MoreThanSixtyFourSpatialReferencesAreRefused) {
+  std::vector<std::string> args = {"query", "p.jpg", "what?"};
+  for (int i = 0; i < 65; ++i) args.insert(args.end(), {"--spatial-ref", "0.5,0.5"});
+
+  EXPECT_THAT(usage_error_of(args), HasSubstr("64 times at most"));
 }
 
 TEST(Args, UsageErrorsPointToTheHelpOfTheCommand) {

@@ -120,7 +120,7 @@ TEST(BatchOptions, WhatDoesNotFitTogetherIsWrongUsage) {
   EXPECT_THAT(usage_error_of(with({"--reasoning"})), HasSubstr("--reasoning needs"));
   EXPECT_THAT(usage_error_of(with({"--max-objects", "2"}, caption)), HasSubstr("--max-objects"));
   EXPECT_THAT(usage_error_of(with({"--spatial-ref", "0,0"})), HasSubstr("--spatial-ref needs"));
-  EXPECT_THAT(usage_error_of(with({"--spatial-ref", "0"})), HasSubstr("has 1 numbers"));
+  EXPECT_THAT(usage_error_of(with({"--spatial-ref", "0"})), HasSubstr("has 1 number;"));
   EXPECT_THAT(usage_error_of(with({"--json-schema", "{}"})), HasSubstr("--json-schema needs"));
   EXPECT_THAT(usage_error_of(with({"--csv", "./r"})), HasSubstr("two outputs"));
   EXPECT_THAT(usage_error_of(with({"--max-sequences", "1025"})), HasSubstr("1024"));

@@ -115,6 +115,9 @@ TEST_F(Files, CheckWritableFindsWhatCannotWork) {
   EXPECT_FALSE(check_writable(folder_ / "none" / "a.png").ok());
   fs::create_directory(folder_ / "b.png");
   EXPECT_THAT(check_writable(folder_ / "b.png").error().message, HasSubstr("is no file"));
+  ASSERT_TRUE(write_file(folder_ / "file", some_bytes(1)).ok());
+  EXPECT_THAT(check_writable(folder_ / "file" / "c.png").error().message,
+              HasSubstr("Not a directory"));
 }
 
 }  // namespace

@@ -18,6 +18,7 @@ Engine& engine_for(const std::string& folder, Precision precision) {
   auto& engine = engines[{folder, precision}];
   if (!engine) {
     EngineOptions options;
+    options.kv_cache_bytes = std::size_t{128} << 20;  // several engines share the device
     options.model = kData / folder;
     options.device = golden::device_name();
     options.precision = precision;

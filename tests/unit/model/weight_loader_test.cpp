@@ -2,6 +2,7 @@
 
 #include <array>
 #include <gtest/gtest.h>
+#include <optional>
 
 #include "backend/registry.h"
 #include "support/checkpoint_builder.h"
@@ -16,7 +17,8 @@ using testing_support::CheckpointBuilder;
 /// A loader over a file that the test makes, and products to look into opaque matrices with.
 class WeightLoaderTest : public testing::Test {
  protected:
-  WeightLoader& open(const CheckpointBuilder& builder, DType storage = DType::kF32) {
+  WeightLoader& open(const CheckpointBuilder& builder, DType storage = DType::kF32,
+                     std::optional<DType> block_storage = {}) {
     const auto path = testing_support::scratch_folder() /
                       (std::string(testing::UnitTest::GetInstance()->current_test_info()->name()) +
                        ".safetensors");
@@ -25,7 +27,8 @@ class WeightLoaderTest : public testing::Test {
     EXPECT_TRUE(opened.ok()) << opened.error().message;
     checkpoint_ = std::make_unique<Checkpoint>(std::move(opened).value());
     table_ = std::make_unique<TensorTable>(*checkpoint_);
-    loader_ = std::make_unique<WeightLoader>(*table_, *device_, *stream_, storage, storage,
+    loader_ = std::make_unique<WeightLoader>(*table_, *device_, *stream_, storage,
+                                             block_storage.value_or(storage),
                                              [this](double done) { done_ = done; });
     return *loader_;
   }
@@ -81,6 +84,19 @@ TEST_F(WeightLoaderTest, EveryFloatTypeGivesItsValues) {
   }
   EXPECT_DOUBLE_EQ(done_, 1.0);
   EXPECT_EQ(loader.num_parameters(), 3 * (6 + 2));
+}
+
+TEST_F(WeightLoaderTest, OnlyBlocksAreKeptIn8Bits) {
+  // 448, the largest of a row, counts 1: of the others only 17 is no code.
+  const std::vector<float> wanted{448.0f, 17.0f, -0.5f, 1.0f, 448.0f, 96.0f};
+  CheckpointBuilder builder;
+  builder.add_values("block.weight", {2, 3}, wanted).add("block.bias", {2});
+  WeightLoader& loader = open(builder, DType::kF32, DType::kF8E4M3);
+  const auto whole = loader.linear("block", 2, 3), in_8_bits = loader.block_linear("block", 2, 3);
+  ASSERT_TRUE(whole.ok() && in_8_bits.ok());
+  EXPECT_EQ(values(*whole->weight), wanted);
+  EXPECT_EQ(values(*in_8_bits->weight),
+            (std::vector<float>{448.0f, 16.0f, -0.5f, 1.0f, 448.0f, 96.0f}));
 }
 
 TEST_F(WeightLoaderTest, WrongShapeNamesTensorFoundAndWanted) {

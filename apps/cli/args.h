@@ -57,14 +57,16 @@ struct BenchServeArgs {
   ModelArgs model;
   int num_requests = 2500;
   int num_pictures = 1510;
-  bool repeats_at_once =
-      false;           ///< a picture's questions follow each other; else the repeats come last
+  bool pictures_grow = true;  ///< with the questions, where more of these are offered
+  /// A picture's questions follow each other; else repeats come last.
+  bool repeats_at_once = false;
   int num_tokens = 3;  ///< of each answer
   double rate = 0;     ///< requests a second; 0 = all at once
   std::vector<int> batches{1, 4, 16, 64};
   /// Then the same at these multiples of the rate that was measured, each with a deadline.
   std::vector<double> overloads;
   double deadline_ms = 0;  ///< of these; 0 = four times what an answer takes in a full batch
+  int num_rounds = 1;      ///< of all of it, each with what it reached itself for a measure
 };
 
 /// One question, or several of one skill, about each of many pictures.

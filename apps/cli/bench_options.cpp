@@ -47,6 +47,9 @@ CLI::App& add_bench_command(CLI::App& app, RawBenchArgs& raw) {
                  "Of these, in milliseconds; 4 times an answer's own time when not given")
       ->option_text("MS")
       ->check(CLI::PositiveNumber);
+  add_integer(sub, "--rounds", 1,
+              "With --overload: all of it so many times, and the sums; 1 when not given",
+              [&args](int value) { args.num_rounds = value; });
   sub.footer(
       "Examples:\n"
       "  fovea bench serve --requests 200 --repeat 0 --batch 1,16\n"
@@ -60,10 +63,12 @@ Result<BenchServeArgs> make_bench_args(RawBenchArgs raw) {
     return usage("--pictures and --repeat say the same: give one of them");
   }
   if (args.deadline_ms > 0 && args.overloads.empty()) return usage("--deadline needs --overload");
+  if (args.num_rounds > 1 && args.overloads.empty()) return usage("--rounds needs --overload");
   if (!args.overloads.empty() && args.rate > 0) {
     return usage("--overload finds its own rates: leave out --rate");
   }
   if (raw.num_pictures) args.num_pictures = *raw.num_pictures;
+  args.pictures_grow = !raw.num_pictures;
   if (raw.repeat_percent) {
     const double different = args.num_requests * (1 - *raw.repeat_percent / 100);
     args.num_pictures = std::max(1, static_cast<int>(std::lround(different)));

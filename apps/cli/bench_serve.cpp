@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <condition_variable>
 #include <fmt/format.h>
 #include <fmt/ostream.h>
@@ -74,6 +75,7 @@ struct Measured {
 
 /// How the questions come.
 struct Offer {
+  int num_requests = 0, num_pictures = 0;
   double rate = 0;         ///< a second, at random; 0 = all at once
   double deadline_ms = 0;  ///< 0 = none
 };
@@ -102,14 +104,15 @@ Measured offer(Engine& engine, const std::vector<Picture>& pictures, const Bench
     --outstanding;
     done.notify_one();
   };
-  std::vector<std::size_t> order(static_cast<std::size_t>(args.num_requests));
+  const auto num_pictures = static_cast<std::size_t>(how.num_pictures);
+  std::vector<std::size_t> order(static_cast<std::size_t>(how.num_requests));
   std::mt19937 random(1);
   for (std::size_t i = 0; i < order.size(); ++i) {
-    order[i] = args.repeats_at_once ? i * pictures.size() / order.size() : i % pictures.size();
+    order[i] = args.repeats_at_once ? i * num_pictures / order.size() : i % num_pictures;
   }
   // Repeats that come last do so in another order, as a second round of questions.
-  if (!args.repeats_at_once && order.size() > pictures.size()) {
-    std::shuffle(order.begin() + static_cast<std::ptrdiff_t>(pictures.size()), order.end(), random);
+  if (!args.repeats_at_once && order.size() > num_pictures) {
+    std::shuffle(order.begin() + how.num_pictures, order.end(), random);
   }
   std::exponential_distribution<double> gap_s(how.rate > 0 ? how.rate : 1);
   Clock::time_point due = started;
@@ -153,53 +156,106 @@ class BenchServe {
   BenchServe(const BenchServeArgs& args, Terminal& terminal) : args_(args), terminal_(terminal) {}
 
   int run() {
-    for (int i = 0; i < args_.num_pictures; ++i) {
+    double most = 1;
+    for (const double factor : args_.overloads) most = std::max(most, factor);
+    for (int i = 0; i < pictures_at(most); ++i) {
       Result<std::vector<std::byte>> file = encode_png(draw_chart(static_cast<unsigned>(i)));
       if (!file.ok()) return report_failure(file.error(), false, terminal_);
       pictures_.emplace_back(std::move(file).value());
     }
-    print_head();
-    std::vector<double> reached;
-    for (const int batch : args_.batches) {
-      const Result<Measured> measured = measure(batch, {.rate = args_.rate});
-      if (!measured.ok()) return report_failure(measured.error(), false, terminal_);
-      print_row(batch, *measured);
-      reached.push_back(rate_of(*measured));
-    }
-    if (!args_.overloads.empty()) print_overload_head();
-    for (std::size_t i = 0; i < args_.batches.size(); ++i) {
-      for (const double factor : args_.overloads) {
-        const Status done = overload(args_.batches[i], reached[i], factor);
-        if (!done.ok()) return report_failure(done.error(), false, terminal_);
+    for (int i = 0; i < args_.num_rounds; ++i) {
+      if (i > 0) fmt::print(terminal_.out, "\n");
+      if (const Status done = round(); !done.ok()) {
+        return report_failure(done.error(), false, terminal_);
       }
     }
+    if (args_.num_rounds > 1) print_sums();
     return finish(terminal_);
   }
 
  private:
+  /// What the rounds reached together, at one size of batch.
+  struct Sum {
+    double capacity = 0;
+    std::vector<double> in_time;  // at each of the overloads
+  };
+
+  // Machines are faster at times, shared ones by a third within a minute: what could be answered is
+  // measured anew right before what is answered in time of more than that.
+  Status round() {
+    print_head();
+    std::vector<double> reached;
+    for (const int batch : args_.batches) {
+      const Result<Measured> measured = measure(batch, {.num_requests = args_.num_requests,
+                                                        .num_pictures = args_.num_pictures,
+                                                        .rate = args_.rate});
+      if (!measured.ok()) return measured.error();
+      print_row(batch, *measured);
+      reached.push_back(rate_of(*measured));
+    }
+    if (!args_.overloads.empty()) print_overload_head();
+    sums_.resize(args_.batches.size());
+    for (std::size_t i = 0; i < args_.batches.size(); ++i) {
+      sums_[i].capacity += reached[i];
+      sums_[i].in_time.resize(args_.overloads.size());
+      for (std::size_t k = 0; k < args_.overloads.size(); ++k) {
+        const Result<double> in_time = overload(args_.batches[i], reached[i], args_.overloads[k]);
+        if (!in_time.ok()) return in_time.error();
+        sums_[i].in_time[k] += *in_time;
+      }
+    }
+    return {};
+  }
+
   Result<Measured> measure(int batch, const Offer& how) {
     ModelArgs model = args_.model;
     model.options.max_sequences = batch;
-    model.options.max_queue = args_.num_requests;
+    model.options.max_queue = how.num_requests;
     Result<std::unique_ptr<Engine>> engine = load_engine(model, terminal_);
     if (!engine.ok()) return std::move(engine).error();
     return offer(**engine, pictures_, args_, how);
   }
 
-  Status overload(int batch, double capacity, double factor) {
+  int requests_at(double factor) const {
+    return std::max(1, static_cast<int>(std::lround(factor * args_.num_requests)));
+  }
+  int pictures_at(double factor) const {
+    const double wanted = args_.num_pictures * (args_.pictures_grow ? factor : 1);
+    return std::clamp(static_cast<int>(std::lround(wanted)), 1, requests_at(factor));
+  }
+
+  // Answers in time, a second. The questions go on for as long as those took that told the
+  // capacity: an engine begins with nothing cached and no idea of what anything takes, and that
+  // beginning must weigh as much here as there.
+  Result<double> overload(int batch, double capacity, double factor) {
     if (capacity <= 0) return Error{ErrorCode::kInternal, "nothing was answered"};
     // In a full batch an answer takes as long as `batch` answers take together (Little's law).
     const double deadline_ms =
         args_.deadline_ms > 0 ? args_.deadline_ms : 4 * 1000 * batch / capacity;
-    const Result<Measured> measured =
-        measure(batch, {.rate = factor * capacity, .deadline_ms = deadline_ms});
+    const Result<Measured> measured = measure(batch, {.num_requests = requests_at(factor),
+                                                      .num_pictures = pictures_at(factor),
+                                                      .rate = factor * capacity,
+                                                      .deadline_ms = deadline_ms});
     if (!measured.ok()) return measured.error();
     fmt::print(terminal_.out, "{:>5} {:>10.2f} {:>8.0f} {:>10.2f} {:>8.1f} {:>7}  {}\n", batch,
                factor * capacity, deadline_ms, rate_of(*measured),
                100 * rate_of(*measured) / capacity, measured->late + measured->failed,
                percentile_columns(*measured));
     terminal_.out.flush();
-    return {};
+    return rate_of(*measured);
+  }
+
+  void print_sums() {
+    fmt::print(terminal_.out, "\n{} rounds\n{:>5} {:>10} {:>8} {:>10} {:>8}\n", args_.num_rounds,
+               "batch", "requests/s", "overload", "in time/s", "% of it");
+    for (std::size_t i = 0; i < sums_.size(); ++i) {
+      for (std::size_t k = 0; k < args_.overloads.size(); ++k) {
+        fmt::print(terminal_.out, "{:>5} {:>10.2f} {:>8.1f} {:>10.2f} {:>8.1f}\n", args_.batches[i],
+                   sums_[i].capacity / args_.num_rounds, args_.overloads[k],
+                   sums_[i].in_time[k] / args_.num_rounds,
+                   100 * sums_[i].in_time[k] / sums_[i].capacity);
+      }
+    }
   }
 
   void print_head() {
@@ -238,6 +294,7 @@ class BenchServe {
   const BenchServeArgs& args_;
   Terminal& terminal_;
   std::vector<Picture> pictures_;
+  std::vector<Sum> sums_;  // one for each size of batch
 };
 
 }  // namespace

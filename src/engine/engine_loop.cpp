@@ -115,7 +115,7 @@ void EngineLoop::plan_and_launch() {
   }
   for (const std::shared_ptr<PictureJob>& picture : scheduler_.take_hopeless_pictures()) {
     costs_.encoded_service.doubt();
-    pictures_->give_up(*picture, too_late());
+    pictures_->give_up(*picture);
     idle_ = false;
   }
   for (Generation* generation : scheduler_.take_homeless()) {

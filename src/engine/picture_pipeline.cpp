@@ -207,10 +207,10 @@ void PicturePipeline::update_deadline(const InWork& picture) {
   }
 }
 
-void PicturePipeline::give_up(const PictureJob& picture, const Error& failure) noexcept {
+void PicturePipeline::give_up(const PictureJob& picture) noexcept {
   const auto found = in_work_.find(picture.identity);
   if (found != in_work_.end() && found->second.job.get() == &picture) {
-    fail_waiting(picture.identity, failure);
+    fail_waiting(picture.identity, too_late());
   }
 }
 

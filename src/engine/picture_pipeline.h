@@ -91,8 +91,8 @@ class PicturePipeline {
   /// A step has brought crops back, or has failed.
   void encoded(const StepPlan& plan, double done_ms) noexcept;
   void encoding_failed(const StepPlan& plan, const Error& failure) noexcept;
-  /// The scheduler has dropped a picture: whoever waits for it fails.
-  void give_up(const PictureJob& picture, const Error& failure) noexcept;
+  /// The scheduler has dropped a picture: whoever waits for it would be too late.
+  void give_up(const PictureJob& picture) noexcept;
 
   void clear_cache() { images_.clear(); }
 

@@ -182,6 +182,8 @@ TEST(Args, BenchServe_ARepeatedShareSaysHowManyChartsThereAre) {
   EXPECT_EQ(bench_args({"--requests", "100"}).num_pictures, 100);
   EXPECT_EQ(bench_args({"--requests", "100", "--repeat", "0"}).num_pictures, 100);
   EXPECT_EQ(bench_args({"--requests", "100", "--repeat", "40"}).num_pictures, 60);
+  EXPECT_TRUE(bench_args({"--requests", "100", "--repeat", "40"}).pictures_grow);
+  EXPECT_FALSE(bench_args({"--requests", "100", "--pictures", "60"}).pictures_grow);
   EXPECT_THAT(usage_error_of({"bench", "serve", "--repeat", "1", "--pictures", "2"}),
               HasSubstr("give one of them"));
 }
@@ -191,6 +193,9 @@ TEST(Args, BenchServe_OverloadTakesMultiplesAndADeadline) {
 
   EXPECT_THAT(args.overloads, ElementsAre(1, 2));
   EXPECT_EQ(args.deadline_ms, 250);
+  EXPECT_EQ(args.num_rounds, 1);
+  EXPECT_EQ(bench_args({"--overload", "2", "--rounds", "4"}).num_rounds, 4);
+  EXPECT_THAT(usage_error_of({"bench", "serve", "--rounds", "4"}), HasSubstr("--overload"));
   EXPECT_THAT(usage_error_of({"bench", "serve", "--deadline", "5"}), HasSubstr("--overload"));
   EXPECT_THAT(usage_error_of({"bench", "serve", "--overload", "2", "--rate", "3"}),
               HasSubstr("leave out --rate"));

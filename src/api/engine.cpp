@@ -31,6 +31,7 @@ namespace {
 constexpr int kDefaultMaxContext = 4096;
 constexpr int kPageSize = 16;
 constexpr std::size_t kLeastImageCache = std::size_t{256} << 20;
+constexpr std::size_t kLeastForWork = std::size_t{3} << 29;  // of a GPU's memory, beside the caches
 constexpr int kMaxSequences = 1024;
 constexpr int kMaxAdapterSlots = 256;
 constexpr int kLeastMaxRank = 32;  // of adapter slots whose largest rank was not named
@@ -205,11 +206,12 @@ class Engine::Impl {
   }
 
   // What may hold keys, values and encoded pictures: nine tenths of what is free of a device's own
-  // memory, where the rest is for pictures at work and workspaces; a quarter of the host's, which
-  // others need too.
+  // memory, less on a small one, because activations, pictures at work and workspaces are still to
+  // come; a quarter of the host's, which others need too.
   std::size_t memory_for_caches() const {
     const std::size_t free = device_->free_memory();
-    return device_->has_own_memory() ? free / 10 * 9 : free / 4;
+    if (!device_->has_own_memory()) return free / 4;
+    return free - std::min(free, std::max(free / 10, kLeastForWork));
   }
 
   // Encoded pictures are small beside their keys and values: a sixteenth holds many more of them.

@@ -194,8 +194,9 @@ class Engine::Impl {
       }
       return static_cast<int>(std::min<std::size_t>(pages, kMaxPages));
     }
-    const std::size_t images = image_cache_bytes(options), memory = memory_for_caches();
-    const std::size_t affordable = (memory - std::min(memory, images)) / page_bytes;
+    std::size_t memory = memory_for_caches();
+    if (device_->has_own_memory()) memory -= std::min(memory, image_cache_bytes(options));
+    const std::size_t affordable = memory / page_bytes;
     // Beginnings that are kept take all of a device's own memory, of the host's as much again three
     // times.
     const std::size_t sequences =

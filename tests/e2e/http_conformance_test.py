@@ -164,6 +164,7 @@ class Checklist(unittest.TestCase):
             slow = server.raw(post_bytes("/v1/query", {"question": "Why?", "ignore_eos": True,
                                                        "image_url": self.image, "max_tokens": 700,
                                                        "temperature": 50, "top_p": 1, "stream": True}))
+            slow.recv(1)  # it has begun: else a question may come first, and this one be refused
             statuses = set()
 
             def refused():

@@ -391,11 +391,12 @@ void CudaOps::moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorVi
   put_experts(up, product);
   product.x = x.data;
   product.y = memory + gated_at;
-  cuda_stream.check(expert_product(product, true, cuda_stream.for_kernels()), "experts, up");
+  const auto multiply = rows <= kMostStreamedExpertRows ? streamed_experts : tiled_experts;
+  cuda_stream.check(multiply(product, true, cuda_stream.for_kernels()), "experts, up");
   put_experts(down, product);
   product.x = memory + gated_at;
   product.y = is_single ? y.data : memory;
-  cuda_stream.check(expert_product(product, false, cuda_stream.for_kernels()), "experts, down");
+  cuda_stream.check(multiply(product, false, cuda_stream.for_kernels()), "experts, down");
   if (is_single) return;
   launch(stream, kernels::KernelId::moe_combine_bf16, {portable::narrow(rows)}, portable::kThreads,
          0, moe, {memory, memory + places_at, weights.data, y.data});

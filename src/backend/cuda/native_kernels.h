@@ -55,9 +55,11 @@ struct ExpertProduct {
   const void* weights[kMostNativeExperts];  ///< [n, k] bf16 or f8e4m3
   const float* scales[kMostNativeExperts];  ///< [n] or null
 };
-/// Up to so many rows, weights are streamed; more go in tiles.
+/// Of up to so many rows: every weight that is needed is read once.
 inline constexpr int kMostStreamedExpertRows = 64;
-cudaError_t expert_product(const ExpertProduct& args, bool up, KernelStream stream);
+cudaError_t streamed_experts(const ExpertProduct& args, bool up, KernelStream stream);
+/// Of several rows, in tiles of 128 places.
+cudaError_t tiled_experts(const ExpertProduct& args, bool up, KernelStream stream);
 
 /// to[i] = from[i] rounded to bf16.
 cudaError_t round_to_bf16(const float* from, void* to, int count, KernelStream stream);

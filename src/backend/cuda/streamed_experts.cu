@@ -1,0 +1,237 @@
+#include "backend/cuda/expert_places.h"
+#include "backend/cuda/native_kernels.h"
+#include "backend/cuda/weight_stream.h"
+#include "kernels/cuda_dependent.h"
+
+namespace fovea::cuda {
+namespace {
+
+// A block has several items in turn; three share a multiprocessor. Where a single row's blocks have
+// one each, they are larger.
+constexpr int kStreamWarps = 8, kAheadBytes = 64 << 10, kBlocksOfMultiprocessor = 3;
+constexpr int kRowWarps = 16, kRowAheadBytes = 96 << 10;
+// Of every expert one that is not full, and the full ones.
+constexpr int kMostPieces = kMostNativeExperts + kMostStreamedExpertRows * kMostNativeChoices / 16;
+
+__device__ __forceinline__ int stream_row() { return static_cast<int>(threadIdx.x) % 32 / 4; }
+
+// The pieces of all experts, in shared memory; of a single row, its choices as they are. Called by
+// all threads.
+__device__ __forceinline__ int list_pieces(const ExpertProduct& p, int size, ExpertPlaces* pieces) {
+  const int lane = threadIdx.x % 32;
+  if (p.num_rows == 1) {
+    for (int i = threadIdx.x; i < p.num_pairs; i += blockDim.x)
+      pieces[i] = {__ldcg(p.experts + i), i, i + 1};
+    __syncthreads();
+    return p.num_pairs;
+  }
+  int count = 0;
+  for (int base = 0; base < p.num_experts; base += 32) {  // every warp, so that all know the count
+    const int expert = base + lane;
+    const int begin = expert < p.num_experts ? __ldcg(p.offsets + expert) : 0;
+    const int end = expert < p.num_experts ? __ldcg(p.offsets + expert + 1) : 0;
+    const int own = (end - begin + size - 1) / size;
+    int before = own;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+      const int other = __shfl_up_sync(~0u, before, step);
+      if (lane >= step) before += other;
+    }
+    if (threadIdx.x < 32) {
+      for (int i = 0; i < own; ++i) {
+        const int from = begin + i * size;
+        pieces[count + before - own + i] = {expert, from, min(from + size, end)};
+      }
+    }
+    count += __shfl_sync(~0u, before, 31);
+  }
+  __syncthreads();
+  return count;
+}
+
+// Of the first product, an item is 8 rows of h and the 8 of g that belong to them, so that the gate
+// needs no pass of its own. All rows of a piece come one after the other: one block's items are
+// mostly of one expert.
+template <class Stream, class W, int kGroups, bool kUp>
+class ExpertItems {
+ public:
+  static constexpr bool kScalesParts = false;
+  static constexpr int kOutputs = kUp ? 8 : 16;
+
+  __device__ ExpertItems(const ExpertProduct& p, const ExpertPlaces* pieces, int num_pieces)
+      : p_(p), pieces_(pieces), num_pieces_(num_pieces) {}
+  __device__ int count() const {
+    const int items = tiles() * num_pieces_;
+    return (items - static_cast<int>(blockIdx.x) + static_cast<int>(gridDim.x) - 1) /
+           static_cast<int>(gridDim.x);
+  }
+  __device__ __forceinline__ void weight_rows(int item, int, const W*& upper,
+                                              const W*& lower) const {
+    const auto* weight = static_cast<const W*>(p_.weights[piece(item).expert]);
+    const int n = min(first_output(item) + stream_row(), outputs() - 1);
+    const int other =
+        kUp ? outputs() + n : min(first_output(item) + stream_row() + 8, outputs() - 1);
+    upper = weight + n * static_cast<std::size_t>(p_.k);
+    lower = weight + other * static_cast<std::size_t>(p_.k);
+  }
+  __device__ __forceinline__ void x_rows(int item, int, const __nv_bfloat16* (&x)[kGroups]) const {
+    const ExpertPlaces of = piece(item);
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+      const int place = of.begin + g * 8 + stream_row();
+      x[g] = nullptr;
+      if (place < of.end) {
+        const int row = !kUp ? place : p_.num_rows == 1 ? 0 : __ldcg(p_.row_of_place + place);
+        x[g] = static_cast<const __nv_bfloat16*>(p_.x) + row * static_cast<std::size_t>(p_.k);
+      }
+    }
+  }
+  __device__ __forceinline__ void finish(int item, const typename Stream::Sums& sums) const {
+    const ExpertPlaces of = piece(item);
+    const float* scale = p_.scales[of.expert];
+    for (int i = threadIdx.x; i < kOutputs * (of.end - of.begin); i += Stream::kThreads) {
+      const int r = i % kOutputs, t = i / kOutputs, n = first_output(item) + r;
+      if (n >= outputs()) continue;
+      const std::size_t at = static_cast<std::size_t>(of.begin + t) * outputs() + n;
+      float value = sums.total(r, t);
+      if (scale != nullptr) value *= scale[n];
+      if constexpr (kUp) {
+        float gate = sums.total(r + 8, t);
+        if (scale != nullptr) gate *= scale[outputs() + n];
+        value = gated(value, gate);
+        // A single row's results are summed up as they come: its weights go in here.
+        if (p_.num_rows == 1) value *= p_.routing[of.begin];
+        static_cast<__nv_bfloat16*>(p_.y)[at] = __float2bfloat16_rn(value);
+      } else {
+        static_cast<float*>(p_.y)[at] = value;
+      }
+    }
+  }
+
+ private:
+  __device__ int outputs() const { return kUp ? p_.n / 2 : p_.n; }
+  __device__ int tiles() const { return (outputs() + kOutputs - 1) / kOutputs; }
+  __device__ int index(int item) const { return static_cast<int>(blockIdx.x + item * gridDim.x); }
+  __device__ const ExpertPlaces& piece(int item) const { return pieces_[index(item) / tiles()]; }
+  __device__ int first_output(int item) const { return index(item) % tiles() * kOutputs; }
+
+  const ExpertProduct& p_;
+  const ExpertPlaces* pieces_;
+  int num_pieces_;
+};
+
+template <class W, int kGroups, bool kUp>
+__global__ void __launch_bounds__(kStreamWarps * 32, kBlocksOfMultiprocessor)
+    stream_experts(ExpertProduct p) {
+  using Stream = WeightStream<W, kStreamWarps, kAheadBytes, kGroups>;
+  extern __shared__ __align__(16) char shared[];
+  __shared__ ExpertPlaces pieces[kMostPieces];
+  if constexpr (kUp) kernels::wait_for_earlier_kernels();
+  // The places of the second product are those of the first, whose inputs are complete by now.
+  const int num_pieces = list_pieces(p, kGroups * 8, pieces);
+  ExpertItems<Stream, W, kGroups, kUp> items(p, pieces, num_pieces);
+  Stream stream(items.count(), 1, p.k, *reinterpret_cast<typename Stream::Shared*>(shared));
+  stream.begin(items);
+  if constexpr (!kUp) kernels::wait_for_earlier_kernels();
+  kernels::let_later_kernels_start();
+  stream.run(items);
+}
+
+// The second product of a single row: y += the sum over its choices, each of which is a part.
+template <class Stream, class W>
+class RowItems {
+ public:
+  static constexpr bool kScalesParts = sizeof(W) == 1;
+
+  __device__ RowItems(const ExpertProduct& p, const ExpertPlaces* choices)
+      : p_(p), choices_(choices) {}
+  __device__ int count() const {
+    const int tiles = (p_.n + 15) / 16;
+    return (tiles - static_cast<int>(blockIdx.x) + static_cast<int>(gridDim.x) - 1) /
+           static_cast<int>(gridDim.x);
+  }
+  __device__ __forceinline__ void weight_rows(int item, int part, const W*& upper,
+                                              const W*& lower) const {
+    const auto* weight = static_cast<const W*>(p_.weights[choices_[part].expert]);
+    const int n = first_row(item) + stream_row();
+    upper = weight + min(n, p_.n - 1) * static_cast<std::size_t>(p_.k);
+    lower = weight + min(n + 8, p_.n - 1) * static_cast<std::size_t>(p_.k);
+  }
+  __device__ __forceinline__ float2 part_scale(int item, int part) const {
+    const float* scale = p_.scales[choices_[part].expert];
+    if (scale == nullptr) return {1, 1};
+    const int n = first_row(item) + stream_row();
+    return {scale[min(n, p_.n - 1)], scale[min(n + 8, p_.n - 1)]};
+  }
+  __device__ __forceinline__ void x_rows(int, int part, const __nv_bfloat16* (&x)[1]) const {
+    x[0] = stream_row() == 0
+               ? static_cast<const __nv_bfloat16*>(p_.x) + part * static_cast<std::size_t>(p_.k)
+               : nullptr;
+  }
+  __device__ __forceinline__ void finish(int item, const typename Stream::Sums& sums) const {
+    const int n = first_row(item) + static_cast<int>(threadIdx.x);
+    if (threadIdx.x >= Stream::kRows || n >= p_.n) return;
+    auto* y = static_cast<__nv_bfloat16*>(p_.y) + n;
+    *y = __float2bfloat16_rn(__bfloat162float(*y) + sums.total(static_cast<int>(threadIdx.x), 0));
+  }
+
+ private:
+  __device__ static int first_row(int item) {
+    return static_cast<int>(blockIdx.x + item * gridDim.x) * 16;
+  }
+  const ExpertProduct& p_;
+  const ExpertPlaces* choices_;
+};
+
+template <class W, int kWarps, int kAhead>
+__global__ void __launch_bounds__(kWarps * 32, 1) add_experts_of_row(ExpertProduct p) {
+  using Stream = WeightStream<W, kWarps, kAhead, 1>;
+  extern __shared__ __align__(16) char shared[];
+  __shared__ ExpertPlaces choices[kMostNativeChoices];
+  const int num_choices = list_pieces(p, 1, choices);
+  RowItems<Stream, W> items(p, choices);
+  Stream stream(items.count(), num_choices, p.k,
+                *reinterpret_cast<typename Stream::Shared*>(shared));
+  stream.begin(items);
+  kernels::wait_for_earlier_kernels();
+  kernels::let_later_kernels_start();
+  stream.run(items);
+}
+
+template <class W, int kGroups>
+cudaError_t stream(const ExpertProduct& p, bool up, int multiprocessors, KernelStream on) {
+  using Stream = WeightStream<W, kStreamWarps, kAheadBytes, kGroups>;
+  const auto blocks = static_cast<unsigned>(multiprocessors * kBlocksOfMultiprocessor);
+  return launch_behind(up ? stream_experts<W, kGroups, true> : stream_experts<W, kGroups, false>,
+                       dim3(blocks), Stream::kThreads, on, p,
+                       static_cast<int>(sizeof(typename Stream::Shared)));
+}
+
+template <class W, int kWarps, int kAhead>
+cudaError_t add_row(const ExpertProduct& p, KernelStream on) {
+  using Stream = WeightStream<W, kWarps, kAhead, 1>;
+  const auto tiles = static_cast<unsigned>((p.n + Stream::kRows - 1) / Stream::kRows);
+  return launch_behind(add_experts_of_row<W, kWarps, kAhead>, dim3(tiles), Stream::kThreads, on, p,
+                       static_cast<int>(sizeof(typename Stream::Shared)));
+}
+
+template <class W>
+cudaError_t stream(const ExpertProduct& p, bool up, KernelStream on) {
+  const DeviceRoom room = device_room();
+  if (p.num_rows == 1 && !up) {
+    using Large = WeightStream<W, kRowWarps, kRowAheadBytes, 1>;
+    return room.shared_bytes >= static_cast<int>(sizeof(typename Large::Shared)) + 1024
+               ? add_row<W, kRowWarps, kRowAheadBytes>(p, on)
+               : add_row<W, kStreamWarps, kAheadBytes>(p, on);
+  }
+  return p.num_rows <= 8 ? stream<W, 1>(p, up, room.multiprocessors, on)
+                         : stream<W, 2>(p, up, room.multiprocessors, on);
+}
+
+}  // namespace
+
+cudaError_t streamed_experts(const ExpertProduct& p, bool up, KernelStream on) {
+  return p.weights_are_f8 ? stream<Float8>(p, up, on) : stream<__nv_bfloat16>(p, up, on);
+}
+
+}  // namespace fovea::cuda

@@ -311,16 +311,8 @@ __global__ void __launch_bounds__(kDecodeWarps * 32) decode_row(TensorAttention 
   const Tile tile = paged_tile(p, blockIdx.x, blockIdx.y, 1, keys);
   const int seen = static_cast<int>(visible_keys(tile.visibility, tile.row));
 
-  const auto widen = [](uint4 packed, float(&out)[8]) {
-    const unsigned words[4] = {packed.x, packed.y, packed.z, packed.w};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      out[2 * i] = __uint_as_float(words[i] << 16);
-      out[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
-    }
-  };
   float q[8];
-  widen(*reinterpret_cast<const uint4*>(tile.q + part * 8), q);
+  widen_8(*reinterpret_cast<const uint4*>(tile.q + part * 8), q);
   const float scale = 1.44269504f * rsqrtf(static_cast<float>(kDim));
 #pragma unroll
   for (int i = 0; i < 8; ++i) q[i] *= scale;
@@ -344,7 +336,7 @@ __global__ void __launch_bounds__(kDecodeWarps * 32) decode_row(TensorAttention 
 #pragma unroll
     for (int s = 0; s < kTogether; ++s) {
       float k[8];
-      widen(k_words[s], k);
+      widen_8(k_words[s], k);
       scores[s] = 0;
 #pragma unroll
       for (int i = 0; i < 8; ++i) scores[s] += q[i] * k[i];
@@ -364,7 +356,7 @@ __global__ void __launch_bounds__(kDecodeWarps * 32) decode_row(TensorAttention 
     for (int s = 0; s < kTogether; ++s) {
       const float weight = exp2f(scores[s] - joined);
       float v[8];
-      widen(v_words[s], v);
+      widen_8(v_words[s], v);
       total += weight;
 #pragma unroll
       for (int i = 0; i < 8; ++i) sums[i] += weight * v[i];

@@ -38,21 +38,6 @@ void put_experts(Experts experts, ExpertProduct& product) {
   product.weights_are_f8 = device_matrix(*experts[0]).weight().dtype == DType::kF8E4M3;
 }
 
-void check_linear(const LinearArgs& args) {
-  FOVEA_CHECK(args.weight != nullptr, "linear without a weight");
-  const Matrix& weight = *args.weight;
-  const std::int64_t rows = args.x.shape[0];
-  FOVEA_CHECK(
-      args.x.num_elements() == rows * weight.cols() &&
-          args.y.num_elements() == rows * weight.rows() &&
-          (args.bias.empty() || args.bias.num_elements() == weight.rows()) &&
-          (args.add.empty() || (args.add.num_elements() == args.add.shape[0] * weight.rows() &&
-                                rows % args.add.shape[0] == 0)),
-      "x {}, bias {}, add {}, y {} for a weight of {} x {}", args.x.shape.to_string(),
-      args.bias.shape.to_string(), args.add.shape.to_string(), args.y.shape.to_string(),
-      weight.rows(), weight.cols());
-}
-
 // Whether the native kernels take these experts.
 bool can_run(Experts up, Experts down) {
   if (up.size() > kMostNativeExperts) return false;
@@ -94,16 +79,18 @@ Result<std::unique_ptr<const Matrix>> CudaOps::pack(const MatrixSource& source, 
   return portable::DeviceMatrix::of_f8(std::move(codes), std::move(scale));
 }
 
+// Whether tensor cores take these types, in this mode.
+bool CudaOps::is_native(const LinearArgs& args) const {
+  return !options_.batch_invariant && args.x.dtype == DType::kBf16 && args.x.shape[0] > 0 &&
+         device_matrix(*args.weight).weight().dtype != DType::kF32;
+}
+
 // A product for the kernel of few rows, if it takes it.
 std::optional<StreamedLinear> CudaOps::as_streamed(const LinearArgs& args) const {
   const portable::DeviceMatrix& matrix = device_matrix(*args.weight);
   const std::int64_t rows = args.x.shape[0];
   const DType storage = matrix.weight().dtype;
-  const bool is_native =
-      args.x.dtype == DType::kBf16 && (storage == DType::kBf16 || storage == DType::kF8E4M3);
-  if (options_.batch_invariant || !is_native || !can_stream(rows, matrix.cols())) {
-    return std::nullopt;
-  }
+  if (!is_native(args) || !can_stream(rows, matrix.cols())) return std::nullopt;
   return StreamedLinear{.x = args.x.data,
                         .weight = matrix.weight().data,
                         .scale = matrix.scale().empty() ? nullptr : matrix.scale().as<float>(),
@@ -188,7 +175,7 @@ bool CudaOps::run_large(CudaStream& stream, const portable::DeviceMatrix& matrix
   std::byte* memory =
       operand_.get(launcher_, stream, x_bytes + static_cast<std::size_t>(product.m) * 4);
   if (memory == nullptr) return true;
-  // Of few rows and a great depth the library makes five times what widening costs.
+  // Of few rows and a great depth the library makes several times what widening costs.
   constexpr std::int64_t kFewRows = 64, kGreatDepth = 4096;
   const bool is_flat = product.m <= kFewRows && product.k >= kGreatDepth;
   if (LargeProduct f8 = product; !matrix.scale().empty() && can_quantise(product.k) && !is_flat) {
@@ -219,7 +206,7 @@ bool CudaOps::run_large(CudaStream& stream, const portable::DeviceMatrix& matrix
 }
 
 void CudaOps::linear(Stream& stream, const LinearArgs& args) {
-  check_linear(args);
+  portable::check_linear(args);
   auto& cuda_stream = static_cast<CudaStream&>(stream);
   if (!cuda_stream.check(cudaSetDevice(options_.device_index), "choosing the device")) return;
   if (const std::optional<StreamedLinear> streamed = as_streamed(args)) {
@@ -227,18 +214,15 @@ void CudaOps::linear(Stream& stream, const LinearArgs& args) {
                       "a product of few rows");
     return;
   }
-  const bool is_native = !options_.batch_invariant && args.x.dtype == DType::kBf16 &&
-                         args.x.shape[0] > 0 &&
-                         device_matrix(*args.weight).weight().dtype != DType::kF32;
-  if (!is_native || !multiply_large(cuda_stream, args)) PortableOps::linear(stream, args);
+  if (!is_native(args) || !multiply_large(cuda_stream, args)) PortableOps::linear(stream, args);
 }
 
 // Products of few rows are bound by memory: two that are small share the time in which neither
 // fills the device.
 void CudaOps::linears(Stream& stream, std::span<const LinearArgs> products) {
   if (products.size() == 2 && products[0].x.shape[0] == products[1].x.shape[0]) {
-    check_linear(products[0]);
-    check_linear(products[1]);
+    portable::check_linear(products[0]);
+    portable::check_linear(products[1]);
     const std::optional<StreamedLinear> first = as_streamed(products[0]),
                                         second = as_streamed(products[1]);
     auto& cuda_stream = static_cast<CudaStream&>(stream);

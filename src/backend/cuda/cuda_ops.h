@@ -44,6 +44,7 @@ class CudaOps final : public portable::PortableOps {
         operand_(device),
         expert_memory_(device) {}
 
+  bool is_native(const LinearArgs& args) const;
   std::optional<StreamedLinear> as_streamed(const LinearArgs& args) const;
   // False where the sizes or types are not for this way.
   bool multiply_large(CudaStream& stream, const LinearArgs& args);

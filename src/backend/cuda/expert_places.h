@@ -11,6 +11,17 @@ __device__ __forceinline__ float gated(float h, float g) {
   return kernels::gelu_erf(h) * (g + 1.0f);
 }
 
+/// The sum of `value` over this lane of a warp and those in front of it.
+__device__ __forceinline__ int prefix_sum(int value) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2) {
+    const int other = __shfl_up_sync(~0u, value, step);
+    if (lane >= step) value += other;
+  }
+  return value;
+}
+
 /// Places begin..end of an expert; expert -1: none.
 struct ExpertPlaces {
   int expert, begin, end;

@@ -11,16 +11,6 @@ constexpr int kThreads = 128;
 constexpr int kElements = 8;  // of a load
 constexpr float kLargestFloat8 = 448;
 
-__device__ __forceinline__ void load_8(const __nv_bfloat16* from, float (&to)[kElements]) {
-  const uint4 loaded = *reinterpret_cast<const uint4*>(from);
-  const unsigned words[4] = {loaded.x, loaded.y, loaded.z, loaded.w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    to[2 * i] = __uint_as_float(words[i] << 16);
-    to[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
-  }
-}
-
 // One block for each row, which stays in registers.
 template <int kLoads>
 __global__ void __launch_bounds__(kThreads) quantise(QuantisedRows p) {
@@ -36,7 +26,7 @@ __global__ void __launch_bounds__(kThreads) quantise(QuantisedRows p) {
   for (int j = 0; j < kLoads; ++j) {
     const int i = static_cast<int>(threadIdx.x + j * kThreads) * kElements;
     if (i >= p.width) continue;
-    load_8(in + i, values[j]);
+    widen_8(*reinterpret_cast<const uint4*>(in + i), values[j]);
 #pragma unroll
     for (int e = 0; e < kElements; ++e) largest = fmaxf(largest, fabsf(values[j][e]));
   }

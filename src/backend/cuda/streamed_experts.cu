@@ -13,8 +13,6 @@ constexpr int kRowWarps = 16, kRowAheadBytes = 96 << 10;
 // Of every expert one that is not full, and the full ones.
 constexpr int kMostPieces = kMostNativeExperts + kMostStreamedExpertRows * kMostNativeChoices / 16;
 
-__device__ __forceinline__ int stream_row() { return static_cast<int>(threadIdx.x) % 32 / 4; }
-
 // The pieces of all experts, in shared memory; of a single row, its choices as they are. Called by
 // all threads.
 __device__ __forceinline__ int list_pieces(const ExpertProduct& p, int size, ExpertPlaces* pieces) {
@@ -31,12 +29,7 @@ __device__ __forceinline__ int list_pieces(const ExpertProduct& p, int size, Exp
     const int begin = expert < p.num_experts ? __ldcg(p.offsets + expert) : 0;
     const int end = expert < p.num_experts ? __ldcg(p.offsets + expert + 1) : 0;
     const int own = (end - begin + size - 1) / size;
-    int before = own;
-#pragma unroll
-    for (int step = 1; step < 32; step *= 2) {
-      const int other = __shfl_up_sync(~0u, before, step);
-      if (lane >= step) before += other;
-    }
+    const int before = prefix_sum(own);
     if (threadIdx.x < 32) {
       for (int i = 0; i < own; ++i) {
         const int from = begin + i * size;
@@ -68,9 +61,8 @@ class ExpertItems {
   __device__ __forceinline__ void weight_rows(int item, int, const W*& upper,
                                               const W*& lower) const {
     const auto* weight = static_cast<const W*>(p_.weights[piece(item).expert]);
-    const int n = min(first_output(item) + stream_row(), outputs() - 1);
-    const int other =
-        kUp ? outputs() + n : min(first_output(item) + stream_row() + 8, outputs() - 1);
+    const int n = min(first_output(item) + lane_row(), outputs() - 1);
+    const int other = kUp ? outputs() + n : min(first_output(item) + lane_row() + 8, outputs() - 1);
     upper = weight + n * static_cast<std::size_t>(p_.k);
     lower = weight + other * static_cast<std::size_t>(p_.k);
   }
@@ -78,7 +70,7 @@ class ExpertItems {
     const ExpertPlaces of = piece(item);
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
-      const int place = of.begin + g * 8 + stream_row();
+      const int place = of.begin + g * 8 + lane_row();
       x[g] = nullptr;
       if (place < of.end) {
         const int row = !kUp ? place : p_.num_rows == 1 ? 0 : __ldcg(p_.row_of_place + place);
@@ -153,18 +145,18 @@ class RowItems {
   __device__ __forceinline__ void weight_rows(int item, int part, const W*& upper,
                                               const W*& lower) const {
     const auto* weight = static_cast<const W*>(p_.weights[choices_[part].expert]);
-    const int n = first_row(item) + stream_row();
+    const int n = first_row(item) + lane_row();
     upper = weight + min(n, p_.n - 1) * static_cast<std::size_t>(p_.k);
     lower = weight + min(n + 8, p_.n - 1) * static_cast<std::size_t>(p_.k);
   }
   __device__ __forceinline__ float2 part_scale(int item, int part) const {
     const float* scale = p_.scales[choices_[part].expert];
     if (scale == nullptr) return {1, 1};
-    const int n = first_row(item) + stream_row();
+    const int n = first_row(item) + lane_row();
     return {scale[min(n, p_.n - 1)], scale[min(n + 8, p_.n - 1)]};
   }
   __device__ __forceinline__ void x_rows(int, int part, const __nv_bfloat16* (&x)[1]) const {
-    x[0] = stream_row() == 0
+    x[0] = lane_row() == 0
                ? static_cast<const __nv_bfloat16*>(p_.x) + part * static_cast<std::size_t>(p_.k)
                : nullptr;
   }

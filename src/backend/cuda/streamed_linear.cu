@@ -27,14 +27,14 @@ class Items {
       : p_(p), first_row_(static_cast<int>(tile) * Stream::kRows) {}
   __device__ __forceinline__ void weight_rows(int, int, const W*& upper, const W*& lower) const {
     const auto* weight = static_cast<const W*>(p_.weight);
-    const int n = first_row_ + row();
+    const int n = first_row_ + lane_row();
     upper = weight + min(n, p_.n - 1) * static_cast<std::size_t>(p_.k);
     lower = weight + min(n + 8, p_.n - 1) * static_cast<std::size_t>(p_.k);
   }
   __device__ __forceinline__ void x_rows(int, int, const __nv_bfloat16* (&x)[kGroups]) const {
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
-      const int t = g * 8 + row();
+      const int t = g * 8 + lane_row();
       x[g] = t < p_.m ? static_cast<const __nv_bfloat16*>(p_.x) + t * static_cast<std::size_t>(p_.k)
                       : nullptr;
     }
@@ -63,7 +63,6 @@ class Items {
   }
 
  private:
-  __device__ static int row() { return static_cast<int>(threadIdx.x) % 32 / 4; }
   const StreamedLinear& p_;
   int first_row_;
 };

@@ -50,6 +50,16 @@ __device__ __forceinline__ void load_transposed(unsigned (&r)[4], const void* ro
                : "r"(address));
 }
 
+/// Eight bf16 as floats.
+__device__ __forceinline__ void widen_8(uint4 packed, float (&out)[8]) {
+  const unsigned words[4] = {packed.x, packed.y, packed.z, packed.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    out[2 * i] = __uint_as_float(words[i] << 16);
+    out[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+  }
+}
+
 /// Two floats rounded to bf16, the first in the lower half.
 __device__ __forceinline__ unsigned pair_of(float low, float high) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);

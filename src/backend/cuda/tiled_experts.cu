@@ -16,12 +16,7 @@ __device__ __forceinline__ ExpertPlaces find_piece(const std::int32_t* offsets, 
     const int begin = expert < num_experts ? offsets[expert] : 0;
     const int end = expert < num_experts ? offsets[expert + 1] : 0;
     const int count = (end - begin + size - 1) / size;
-    int before = count;  // pieces of this expert and those in front of it
-#pragma unroll
-    for (int step = 1; step < 32; step *= 2) {
-      const int other = __shfl_up_sync(~0u, before, step);
-      if (lane >= step) before += other;
-    }
+    const int before = prefix_sum(count);  // pieces of this expert and those in front of it
     const int total = __shfl_sync(~0u, before, 31);
     if (index < total) {
       const unsigned holds = __ballot_sync(~0u, index < before);

@@ -8,6 +8,9 @@
 
 namespace fovea::cuda {
 
+/// The row that this lane holds of eight, on both sides of a product.
+__device__ __forceinline__ int lane_row() { return static_cast<int>(threadIdx.x) % 32 / 4; }
+
 /// A weight in 8 bits, e4m3.
 struct Float8 {
   std::uint8_t bits;

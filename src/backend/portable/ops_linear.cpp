@@ -77,11 +77,9 @@ Result<std::unique_ptr<const Matrix>> PortableOps::pack(const MatrixSource& sour
   return DeviceMatrix::pack(source, storage, device_, *stream);
 }
 
-void PortableOps::linear(Stream& stream, const LinearArgs& args) {
+void check_linear(const LinearArgs& args) {
   FOVEA_CHECK(args.weight != nullptr, "linear without a weight");
-  const auto& matrix = static_cast<const DeviceMatrix&>(*args.weight);
-  const TensorView weight = matrix.weight(), scale = matrix.scale();
-  const std::int64_t rows = args.x.shape[0], n = matrix.rows(), k = matrix.cols();
+  const std::int64_t rows = args.x.shape[0], n = args.weight->rows(), k = args.weight->cols();
   FOVEA_CHECK(args.x.num_elements() == rows * k, "x {} for a weight of {} columns",
               args.x.shape.to_string(), k);
   FOVEA_CHECK(args.y.num_elements() == rows * n, "y {} for a weight of {} rows",
@@ -95,6 +93,15 @@ void PortableOps::linear(Stream& stream, const LinearArgs& args) {
   const bool adds_f32 = !args.add.empty() && args.add.dtype == DType::kF32;
   FOVEA_CHECK(args.add.empty() || adds_f32 || args.add.dtype == args.y.dtype, "add of {}, y of {}",
               dtype_name(args.add.dtype), dtype_name(args.y.dtype));
+}
+
+void PortableOps::linear(Stream& stream, const LinearArgs& args) {
+  check_linear(args);
+  const auto& matrix = static_cast<const DeviceMatrix&>(*args.weight);
+  const TensorView weight = matrix.weight(), scale = matrix.scale();
+  const std::int64_t rows = args.x.shape[0], n = matrix.rows(), k = matrix.cols();
+  const std::int64_t add_rows = args.add.empty() ? 1 : args.add.shape[0];
+  const bool adds_f32 = !args.add.empty() && args.add.dtype == DType::kF32;
   std::uint32_t flags = 0;
   if (!scale.empty()) flags |= kernels::kGemmScale;
   if (!args.bias.empty()) flags |= kernels::kGemmBias;

@@ -21,6 +21,9 @@ inline kernels::KernelId pick(DType dtype, kernels::KernelId for_f32, kernels::K
   return dtype == DType::kF32 ? for_f32 : for_bf16;
 }
 
+/// Aborts unless the shapes of a product fit its weight.
+void check_linear(const LinearArgs& args);
+
 /// Aborts unless pages have a type that the kernels read, with the scales that belong to it.
 void check_pages(const KvPages& pages, const HeadLayout& heads);
 

@@ -14,6 +14,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/guard.h"
 #include "url_guard.h"
 
 namespace fovea::server {
@@ -195,10 +196,7 @@ class GuardedFetcher final : public UrlFetcher {
   template <class Make>
   void end(Fetch& fetch, const Make& make) {
     --num_fetches_;
-    try {
-      fetch.done(make());
-    } catch (...) {
-    }
+    (void)guarded([&] { fetch.done(make()); });
   }
 
   void run() {

@@ -69,13 +69,15 @@ class Bench {
   }
   /// What matrices are stored as from now on: bf16 or f8e4m3.
   void store_as(DType storage) { storage_ = storage; }
-  DType storage() const { return storage_; }
   double bytes_of_weight() const { return static_cast<double>(dtype_size(storage_)); }
   std::unique_ptr<const Matrix> matrix(std::int64_t rows, std::int64_t cols) {
+    return matrix_in(storage_, rows, cols);
+  }
+  std::unique_ptr<const Matrix> matrix_in(DType storage, std::int64_t rows, std::int64_t cols) {
     std::vector<std::uint16_t> bits(static_cast<std::size_t>(rows * cols));
     fill(bits, [&] { return f32_to_bf16(0.05f * next()); });
     return must(ops().pack(
-        {{DType::kBf16, {rows, cols}, reinterpret_cast<std::byte*>(bits.data())}, {}}, storage_));
+        {{DType::kBf16, {rows, cols}, reinterpret_cast<std::byte*>(bits.data())}, {}}, storage));
   }
 
   void wait() {
@@ -274,10 +276,7 @@ void bench_step(Bench& b) {
     layers.push_back({b.matrix(3 * kDim, kDim), b.matrix(kDim, kDim), b.matrix(kInner, kDim),
                       b.matrix(kDim, kInner)});
   }
-  const DType storage = b.storage();
-  b.store_as(DType::kBf16);
-  const auto lm_head = b.matrix(kVocabulary, kDim);
-  b.store_as(storage);
+  const auto lm_head = b.matrix_in(DType::kBf16, kVocabulary, kDim);
   const Tensor scale = b.random(DType::kF32, {kInner}), bias = b.random(DType::kF32, {kVocabulary});
   const Tensor rope = b.random(DType::kF32, {1024, 16, 2});
   const HeadLayout heads{kHeads, kHeads, kHeadDim, kPageSize};

@@ -181,7 +181,7 @@ class Engine::Impl {
 
   // Pages of the KV pool: what was asked for, or room for every sequence within a share of the
   // memory that is free; one sequence of full length at least.
-  Result<int> choose_num_pages(const EngineOptions& options) const {
+  Result<int> choose_num_pages(const EngineOptions& options, std::size_t image_bytes) const {
     const TextConfig& text = model_->config().text;
     const std::size_t page_bytes = PagedKvCache::page_bytes(text, kv_dtype(options), kPageSize);
     const int one = ceil_div(model_->max_context(), kPageSize);
@@ -195,7 +195,7 @@ class Engine::Impl {
       return static_cast<int>(std::min<std::size_t>(pages, kMaxPages));
     }
     std::size_t memory = memory_for_caches();
-    if (device_->has_own_memory()) memory -= std::min(memory, image_cache_bytes(options));
+    if (device_->has_own_memory()) memory -= std::min(memory, image_bytes);
     const std::size_t affordable = memory / page_bytes;
     // Beginnings that are kept take all of a device's own memory, of the host's as much again three
     // times.
@@ -241,7 +241,7 @@ class Engine::Impl {
   Status start(const EngineOptions& options) {
     const ModelConfig& config = model_->config();
     const std::size_t image_bytes = image_cache_bytes(options);
-    FOVEA_TRY(const int num_pages, choose_num_pages(options));
+    FOVEA_TRY(const int num_pages, choose_num_pages(options, image_bytes));
     FOVEA_TRY(PagedKvCache kv, PagedKvCache::create(*device_, config.text, kv_dtype(options),
                                                     num_pages, model_->page_size()));
     kv_ = std::make_unique<PagedKvCache>(std::move(kv));

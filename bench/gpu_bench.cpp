@@ -305,9 +305,6 @@ void bench_step(Bench& b) {
     const std::vector<SamplingRow> draws(static_cast<std::size_t>(rows));
     Ops& ops = b.ops();
     Stream& on = b.stream();
-    const auto norm = [&] {
-      ops.layer_norm(on, x.view(), scale.rows(kDim), bias.rows(kDim), 1e-5f, normed.view());
-    };
     const auto product = [&](TensorView in, const Matrix& weight, Activation activation,
                              TensorView add, TensorView out) {
       return LinearArgs{.x = in,
@@ -317,16 +314,9 @@ void bench_step(Bench& b) {
                         .add = add,
                         .y = out};
     };
-    const auto linear = [&](TensorView in, const Matrix& weight, Activation activation,
-                            TensorView add, TensorView out) {
-      ops.linear(on, product(in, weight, activation, add, out));
+    const auto norm = [&] {
+      ops.layer_norm(on, x.view(), scale.rows(kDim), bias.rows(kDim), 1e-5f, normed.view());
     };
-    const auto rotate = [&] {
-      ops.rope_and_store_kv(on, rope.view(), at.view(), to.view(), heads, qkv.view(),
-                            {k.view(), v.view()});
-    };
-    b.report(fmt::format("norm of {} rows", rows), b.time([&](int) { norm(); }), 0, 0);
-    b.report(fmt::format("rotation of {} rows", rows), b.time([&](int) { rotate(); }), 0, 0);
     const double us = b.time([&](int) {
       for (const Layer& layer : layers) {
         norm();
@@ -334,19 +324,25 @@ void bench_step(Bench& b) {
             on,
             std::array{product(normed.view(), *layer.qkv, Activation::kNone, {}, qkv.view()),
                        product(normed.view(), *layer.fc1, Activation::kGeluTanh, {}, mlp.view())});
-        rotate();
-        ops.paged_attention(on, qkv.view(), {k.view(), v.view()}, heads,
-                            {.query_start = starts,
-                             .context_len = contexts,
-                             .prefix_len = prefixes,
-                             .page_table = table,
-                             .max_pages = kPages},
-                            attended.view());
-        linear(attended.view(), *layer.proj, Activation::kNone, x.view(), x.view());
-        linear(mlp.view(), *layer.fc2, Activation::kNone, x.view(), x.view());
+        ops.cached_attention(on, {.qkv = qkv.view(),
+                                  .rope = rope.view(),
+                                  .positions = at.view(),
+                                  .slots = to.view(),
+                                  .heads = heads,
+                                  .pages = {k.view(), v.view()},
+                                  .batch = {.query_start = starts,
+                                            .context_len = contexts,
+                                            .prefix_len = prefixes,
+                                            .page_table = table,
+                                            .max_pages = kPages},
+                                  .out = attended.view()});
+        ops.add_linears(
+            on,
+            std::array{product(attended.view(), *layer.proj, Activation::kNone, x.view(), x.view()),
+                       product(mlp.view(), *layer.fc2, Activation::kNone, x.view(), x.view())});
       }
       norm();
-      linear(normed.view(), *lm_head, Activation::kNone, {}, logits.view());
+      ops.linear(on, product(normed.view(), *lm_head, Activation::kNone, {}, logits.view()));
       ops.sample(on, {.logits = logits.view(),
                       .rows = draws,
                       .mask_ids = {},

@@ -171,6 +171,44 @@ struct MoeLora {
   LoraBatch batch;
 };
 
+/// Moondream 3: the factors of q and v that follow from a row's own qkv. No weight = there are
+/// none.
+struct TauArgs {
+  const Matrix* weight = nullptr;                 ///< [num_heads + num_kv_heads, qkv]
+  Activation activation = Activation::kGeluTanh;  ///< of the qkv that it is multiplied by
+  TensorView position_scale{};                    ///< as in Ops::tau_scale
+  TensorView input{};                             ///< [T, qkv] scratch
+  TensorView output{};                            ///< [T, num_heads + num_kv_heads] scratch
+};
+
+/// A layer's attention, from its packed qkv on. Every row has a position; rows that are stored
+/// (slot
+/// >= 0) are stored where their position belongs.
+struct CachedAttentionArgs {
+  TensorView qkv;  ///< [T, qkv]; may be overwritten
+  TauArgs tau{};
+  TensorView rope;       ///< [max_positions, rotary / 2, 2] f32
+  TensorView positions;  ///< [T] i32
+  TensorView slots;      ///< [T] i32
+  HeadLayout heads;
+  KvPages pages;
+  AttentionBatch batch;
+  TensorView out;  ///< [T, num_heads * head_dim]
+};
+
+/// The routed experts of a layer, from the router's logits on.
+struct RoutedExpertsArgs {
+  TensorView x;        ///< [T, D]
+  TensorView router;   ///< [T, num_experts] f32
+  TensorView experts;  ///< [T, k] i32 scratch
+  TensorView weights;  ///< [T, k] f32 scratch
+  std::span<const std::unique_ptr<const Matrix>> up;
+  std::span<const std::unique_ptr<const Matrix>> down;
+  const MoeLora* lora = nullptr;
+  const LinearArgs* beside = nullptr;  ///< a product that adds to the same y; null = none
+  TensorView y;                        ///< [T, D]: added to
+};
+
 /// What a device can do: one method for each operation, shapes in the comments. T = rows, D = model
 /// width. Activations have activation_dtype(), or are f32; biases, norms and tables are f32. Shapes
 /// are the caller's duty: a mismatch is a bug and aborts. Outputs may not overlap inputs unless a
@@ -278,6 +316,17 @@ class Ops {
                        std::span<const std::unique_ptr<const Matrix>> up,
                        std::span<const std::unique_ptr<const Matrix>> down, const MoeLora* lora,
                        TensorView y) = 0;
+
+  // ---- several of these in a row, for devices that make fewer launches of them
+
+  /// Products that all add to one y: `add` of each is its y, and all are the same.
+  virtual void add_linears(Stream& stream, std::span<const LinearArgs> products);
+
+  /// The factors of tau, rope_and_store_kv and paged_attention.
+  virtual void cached_attention(Stream& stream, const CachedAttentionArgs& args);
+
+  /// `beside`, moe_route and moe_mlp.
+  virtual void routed_experts(Stream& stream, const RoutedExpertsArgs& args);
 
   // ---- coordinates and words
 

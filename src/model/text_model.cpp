@@ -30,8 +30,8 @@ void TextModel::forward(Stream& stream, const ForwardBatch& batch, std::span<con
   ops_.gather_rows(stream, x, batch.last_rows, a.hidden.rows(batch.last_rows.shape[0]));
 }
 
-// n = ln(x); x = x + proj(attention(n)); x = x + mlp(n). The one norm serves both halves, so that
-// their first products may run at once.
+// n = ln(x); x = x + proj(attention(n)) + mlp(n). The one norm serves both halves, so that their
+// first products, and their last, may run at once.
 void TextModel::block(Stream& stream, int layer, const ForwardBatch& batch, const KvPages& pages,
                       TextActivations& a) const {
   const TextBlock& block = weights_.blocks[static_cast<std::size_t>(layer)];
@@ -39,9 +39,9 @@ void TextModel::block(Stream& stream, int layer, const ForwardBatch& batch, cons
   const TensorView x = a.x.rows(rows), normed = a.normed.rows(rows);
   const TensorView qkv = a.qkv.rows(rows), attention = a.attention.rows(rows);
 
-  ops_.layer_norm(stream, x, block.ln.weight.view(), block.ln.bias.view(), kLayerNormEps, normed);
   const Linear& inner = block.moe ? block.moe->router : block.fc1;
   const bool is_activated = !block.moe && !batch.has_adapters();  // else it follows an adapter
+  ops_.layer_norm(stream, x, block.ln.weight.view(), block.ln.bias.view(), kLayerNormEps, normed);
   ops_.linears(stream, std::array{LinearArgs{.x = normed,
                                              .weight = block.qkv.weight.get(),
                                              .bias = block.qkv.bias.view(),
@@ -53,32 +53,39 @@ void TextModel::block(Stream& stream, int layer, const ForwardBatch& batch, cons
                                                                         : Activation::kNone,
                                              .y = (block.moe ? a.router : a.mlp).rows(rows)}});
   adapt(stream, layer, LoraTarget::kQkv, batch, normed, qkv);
+  TauArgs tau;
   if (block.tau) {
-    // Scales from the raw projection, before heads are split and rotated.
-    const TensorView tau_input = a.tau_input.rows(rows), tau = a.tau.rows(rows);
-    ops_.activate(stream, qkv, tau_activation_, tau_input);
-    ops_.linear(stream, {.x = tau_input, .weight = block.tau->wqwv.get(), .y = tau});
-    ops_.tau_scale(stream, tau, block.tau->position_scale.view(), batch.positions, heads_, qkv);
+    tau = {.weight = block.tau->wqwv.get(),
+           .activation = tau_activation_,
+           .position_scale = block.tau->position_scale.view(),
+           .input = a.tau_input.rows(rows),
+           .output = a.tau.rows(rows)};
   }
-  ops_.rope_and_store_kv(stream, weights_.rope.view(), batch.positions, batch.slots, heads_, qkv,
-                         pages);
-  ops_.paged_attention(stream, qkv, pages, heads_, batch.attention, attention);
-  ops_.linear(stream, {.x = attention,
-                       .weight = block.proj.weight.get(),
-                       .bias = block.proj.bias.view(),
-                       .add = x,
-                       .y = x});
+  ops_.cached_attention(stream, {.qkv = qkv,
+                                 .tau = tau,
+                                 .rope = weights_.rope.view(),
+                                 .positions = batch.positions,
+                                 .slots = batch.slots,
+                                 .heads = heads_,
+                                 .pages = pages,
+                                 .batch = batch.attention,
+                                 .out = attention});
+  const LinearArgs proj{.x = attention,
+                        .weight = block.proj.weight.get(),
+                        .bias = block.proj.bias.view(),
+                        .add = x,
+                        .y = x};
+  if (block.moe) {
+    experts(stream, layer, batch, proj, a);
+  } else {
+    mlp(stream, layer, batch, proj, a);
+  }
   // Adapters of proj read the norm, not the attention: they were trained so.
   adapt(stream, layer, LoraTarget::kProj, batch, normed, x);
-  if (block.moe) {
-    experts(stream, layer, batch, a);
-  } else {
-    mlp(stream, layer, batch, a);
-  }
 }
 
-// From the first product on, which is in a.mlp.
-void TextModel::mlp(Stream& stream, int layer, const ForwardBatch& batch,
+// From the first product on, which is in a.mlp; and `proj`, which adds to the same rows.
+void TextModel::mlp(Stream& stream, int layer, const ForwardBatch& batch, const LinearArgs& proj,
                     TextActivations& a) const {
   const TextBlock& block = weights_.blocks[static_cast<std::size_t>(layer)];
   const std::int64_t rows = batch.token_ids.shape[0];
@@ -87,30 +94,34 @@ void TextModel::mlp(Stream& stream, int layer, const ForwardBatch& batch,
     adapt(stream, layer, LoraTarget::kFc1, batch, normed, inner);
     ops_.activate(stream, inner, Activation::kGeluTanh, inner);
   }
-  ops_.linear(stream, {.x = inner,
-                       .weight = block.fc2.weight.get(),
-                       .bias = block.fc2.bias.view(),
-                       .add = x,
-                       .y = x});
+  ops_.add_linears(stream, std::array{proj, LinearArgs{.x = inner,
+                                                       .weight = block.fc2.weight.get(),
+                                                       .bias = block.fc2.bias.view(),
+                                                       .add = x,
+                                                       .y = x}});
   adapt(stream, layer, LoraTarget::kFc2, batch, inner, x);
 }
 
-// From the router's logits on, which are in a.router.
+// From the router's logits on, which are in a.router; and `proj`, which adds to the same rows.
 void TextModel::experts(Stream& stream, int layer, const ForwardBatch& batch,
-                        TextActivations& a) const {
+                        const LinearArgs& proj, TextActivations& a) const {
   const MoeWeights& moe = *weights_.blocks[static_cast<std::size_t>(layer)].moe;
   const std::int64_t rows = batch.token_ids.shape[0];
-  const TensorView x = a.x.rows(rows), normed = a.normed.rows(rows), router = a.router.rows(rows);
-  const TensorView experts = a.expert_ids.rows(rows), weights = a.expert_weights.rows(rows);
-  ops_.moe_route(stream, router, experts, weights);
   MoeLora lora;
   if (batch.has_adapters()) {
     lora = {batch.adapters->weights(layer, LoraTarget::kExpertsUp),
             batch.adapters->weights(layer, LoraTarget::kExpertsDown),
             {batch.attention.query_start, batch.adapter_slots}};
   }
-  ops_.moe_mlp(stream, normed, experts, weights, moe.up, moe.down,
-               batch.has_adapters() ? &lora : nullptr, x);
+  ops_.routed_experts(stream, {.x = a.normed.rows(rows),
+                               .router = a.router.rows(rows),
+                               .experts = a.expert_ids.rows(rows),
+                               .weights = a.expert_weights.rows(rows),
+                               .up = moe.up,
+                               .down = moe.down,
+                               .lora = batch.has_adapters() ? &lora : nullptr,
+                               .beside = &proj,
+                               .y = a.x.rows(rows)});
 }
 
 void TextModel::adapt(Stream& stream, int layer, LoraTarget target, const ForwardBatch& batch,

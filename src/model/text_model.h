@@ -32,8 +32,10 @@ class TextModel {
  private:
   void block(Stream& stream, int layer, const ForwardBatch& batch, const KvPages& pages,
              TextActivations& a) const;
-  void mlp(Stream& stream, int layer, const ForwardBatch& batch, TextActivations& a) const;
-  void experts(Stream& stream, int layer, const ForwardBatch& batch, TextActivations& a) const;
+  void mlp(Stream& stream, int layer, const ForwardBatch& batch, const LinearArgs& proj,
+           TextActivations& a) const;
+  void experts(Stream& stream, int layer, const ForwardBatch& batch, const LinearArgs& proj,
+               TextActivations& a) const;
   // y += what the batch's adapters make of x for this linear.
   void adapt(Stream& stream, int layer, LoraTarget target, const ForwardBatch& batch, TensorView x,
              TensorView y) const;

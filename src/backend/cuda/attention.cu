@@ -1,7 +1,6 @@
 #include "backend/cuda/native_kernels.h"
 #include "backend/cuda/tensor_core.h"
 #include "kernels/attention.h"
-#include "kernels/cuda_dependent.h"
 
 namespace fovea::cuda {
 namespace {
@@ -227,9 +226,9 @@ __global__ void __launch_bounds__(kThreads, kDim <= 80 ? 4 : 2) attend_crops(Ten
   attend_tile<kDim>(tile, p.head_dim, keys, reinterpret_cast<__nv_bfloat16*>(scratch));
 }
 
-// What prompts and decoded rows share: where the rows of tile `index` lie.
+// Where the rows of tile `index` of a head lie.
 __device__ __forceinline__ Tile paged_tile(const TensorAttention& p, int index, int head,
-                                           int tile_rows, PagedKeys& keys) {
+                                           PagedKeys& keys) {
   const int sequence = p.tables[p.tiles_at + 2 * index];
   const int row = p.tables[p.tiles_at + 2 * index + 1];
   const int begin = p.tables[sequence];
@@ -240,7 +239,7 @@ __device__ __forceinline__ Tile paged_tile(const TensorAttention& p, int index, 
   tile.q = static_cast<const __nv_bfloat16*>(p.qkv) +
            static_cast<std::size_t>(begin + row) * tile.q_stride + head * p.head_dim;
   tile.row = row;
-  tile.num_rows = min(tile_rows, num_rows - row);
+  tile.num_rows = min(kAttentionTileRows, num_rows - row);
   tile.visibility.first_position = context - num_rows;
   tile.visibility.prefix = p.tables[p.prefix_at + sequence];
   tile.visibility.num_keys = context;
@@ -261,7 +260,7 @@ template <int kDim>
 __global__ void __launch_bounds__(kThreads, kDim <= 80 ? 4 : 2) attend_prompts(TensorAttention p) {
   extern __shared__ __align__(16) char scratch[];
   PagedKeys keys;
-  const Tile tile = paged_tile(p, blockIdx.x, blockIdx.y, kAttentionTileRows, keys);
+  const Tile tile = paged_tile(p, blockIdx.x, blockIdx.y, keys);
   attend_tile<kDim>(tile, p.head_dim, keys, reinterpret_cast<__nv_bfloat16*>(scratch));
 }
 
@@ -292,114 +291,6 @@ cudaError_t run_for_dim(const TensorAttention& p, bool paged, cudaStream_t strea
   return run<128>(p, paged, stream);
 }
 
-constexpr int kDecodeWarps = 32;
-
-// One row of one head: its keys are shared out over the warps, and within a warp over groups of
-// lanes that hold 8 dimensions each. Every group keeps a softmax of its own; they are joined at the
-// end.
-template <int kDim>
-__global__ void __launch_bounds__(kDecodeWarps * 32) decode_row(TensorAttention p) {
-  constexpr int kLanes = kDim / 8;      // of a key
-  constexpr int kGroups = 32 / kLanes;  // keys of a warp at a time
-  constexpr int kStep = kDecodeWarps * kGroups;
-  constexpr int kTogether = 4;  // keys and values of a group that are under way
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int group = lane / kLanes, part = lane % kLanes;
-  kernels::wait_for_earlier_kernels();
-  kernels::let_later_kernels_start();
-  PagedKeys keys;
-  const Tile tile = paged_tile(p, blockIdx.x, blockIdx.y, 1, keys);
-  const int seen = static_cast<int>(visible_keys(tile.visibility, tile.row));
-
-  float q[8];
-  widen_8(*reinterpret_cast<const uint4*>(tile.q + part * 8), q);
-  const float scale = 1.44269504f * rsqrtf(static_cast<float>(kDim));
-#pragma unroll
-  for (int i = 0; i < 8; ++i) q[i] *= scale;
-  float largest = -1e30f, total = 0;
-  float sums[8] = {};
-  for (int begin = warp * kGroups; begin < seen; begin += kTogether * kStep) {
-    uint4 k_words[kTogether], v_words[kTogether];
-#pragma unroll
-    for (int s = 0; s < kTogether; ++s) {
-      const int position = begin + group + s * kStep;
-      k_words[s] = {0, 0, 0, 0};
-      v_words[s] = {0, 0, 0, 0};
-      if (position < seen) {
-        const std::size_t at = static_cast<std::size_t>(key_row(keys, position)) * kDim + part * 8;
-        k_words[s] = *reinterpret_cast<const uint4*>(tile.k + at);
-        v_words[s] = *reinterpret_cast<const uint4*>(tile.v + at);
-      }
-    }
-    float scores[kTogether];
-    float joined = largest;
-#pragma unroll
-    for (int s = 0; s < kTogether; ++s) {
-      float k[8];
-      widen_8(k_words[s], k);
-      scores[s] = 0;
-#pragma unroll
-      for (int i = 0; i < 8; ++i) scores[s] += q[i] * k[i];
-#pragma unroll
-      for (int mask = 1; mask < kLanes; mask *= 2) {
-        scores[s] += __shfl_xor_sync(~0u, scores[s], mask);
-      }
-      if (begin + group + s * kStep >= seen) scores[s] = -2e30f;
-      joined = fmaxf(joined, scores[s]);
-    }
-    const float earlier = exp2f(largest - joined);
-    largest = joined;
-    total *= earlier;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) sums[i] *= earlier;
-#pragma unroll
-    for (int s = 0; s < kTogether; ++s) {
-      const float weight = exp2f(scores[s] - joined);
-      float v[8];
-      widen_8(v_words[s], v);
-      total += weight;
-#pragma unroll
-      for (int i = 0; i < 8; ++i) sums[i] += weight * v[i];
-    }
-  }
-  // The groups of a warp, then the warps.
-#pragma unroll
-  for (int mask = kLanes; mask < 32; mask *= 2) {
-    const float joined = fmaxf(largest, __shfl_xor_sync(~0u, largest, mask));
-    const float factor = exp2f(largest - joined);
-    largest = joined;
-    total *= factor;
-    total += __shfl_xor_sync(~0u, total, mask);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      sums[i] *= factor;
-      sums[i] += __shfl_xor_sync(~0u, sums[i], mask);
-    }
-  }
-  __shared__ float all_largest[kDecodeWarps], all_totals[kDecodeWarps];
-  __shared__ float all_sums[kDecodeWarps][kDim];
-  if (lane == 0) {
-    all_largest[warp] = largest;
-    all_totals[warp] = total;
-  }
-  if (group == 0) {
-#pragma unroll
-    for (int i = 0; i < 8; ++i) all_sums[warp][part * 8 + i] = sums[i];
-  }
-  __syncthreads();
-  for (int d = threadIdx.x; d < kDim; d += kDecodeWarps * 32) {
-    float joined = -1e30f;
-    for (int w = 0; w < kDecodeWarps; ++w) joined = fmaxf(joined, all_largest[w]);
-    float sum = 0, mass = 0;
-    for (int w = 0; w < kDecodeWarps; ++w) {
-      const float factor = exp2f(all_largest[w] - joined);
-      mass += all_totals[w] * factor;
-      sum += all_sums[w][d] * factor;
-    }
-    tile.out[d] = __float2bfloat16_rn(sum / mass);
-  }
-}
-
 }  // namespace
 
 cudaError_t self_attention(const TensorAttention& args, KernelStream stream) {
@@ -408,16 +299,6 @@ cudaError_t self_attention(const TensorAttention& args, KernelStream stream) {
 
 cudaError_t prompt_attention(const TensorAttention& args, KernelStream stream) {
   return run_for_dim(args, true, stream.handle);
-}
-
-cudaError_t decode_attention(const TensorAttention& args, KernelStream stream) {
-  const dim3 grid(args.num_tiles, args.num_heads);
-  constexpr unsigned kThreadsOfRow = kDecodeWarps * 32;
-  if (args.head_dim == 32) return launch_behind(decode_row<32>, grid, kThreadsOfRow, stream, args);
-  if (args.head_dim == 64) return launch_behind(decode_row<64>, grid, kThreadsOfRow, stream, args);
-  if (args.head_dim == 128)
-    return launch_behind(decode_row<128>, grid, kThreadsOfRow, stream, args);
-  return launch_behind(decode_row<256>, grid, kThreadsOfRow, stream, args);
 }
 
 }  // namespace fovea::cuda

@@ -4,52 +4,13 @@
 #include <optional>
 
 #include "backend/portable/device_matrix.h"
-#include "backend/portable/launch_shape.h"
 #include "backend/portable/shapes.h"
 #include "base/math.h"
 #include "base/try.h"
-#include "kernels/moe.h"
 
 namespace fovea::cuda {
-namespace {
 
-using Experts = std::span<const std::unique_ptr<const Matrix>>;
-
-const portable::DeviceMatrix& device_matrix(const Matrix& matrix) {
-  return static_cast<const portable::DeviceMatrix&>(matrix);
-}
-
-// What all experts of a product are stored as, if it is one and the same.
-std::optional<DType> common_storage(Experts experts) {
-  const DType first = device_matrix(*experts[0]).weight().dtype;
-  const bool same = std::ranges::all_of(
-      experts, [&](const auto& expert) { return device_matrix(*expert).weight().dtype == first; });
-  return same ? std::optional(first) : std::nullopt;
-}
-
-void put_experts(Experts experts, ExpertProduct& product) {
-  for (std::size_t e = 0; e < experts.size(); ++e) {
-    const portable::DeviceMatrix& matrix = device_matrix(*experts[e]);
-    product.weights[e] = matrix.weight().data;
-    product.scales[e] = matrix.scale().empty() ? nullptr : matrix.scale().as<float>();
-  }
-  product.n = static_cast<int>(experts[0]->rows());
-  product.k = static_cast<int>(experts[0]->cols());
-  product.weights_are_f8 = device_matrix(*experts[0]).weight().dtype == DType::kF8E4M3;
-}
-
-// Whether the native kernels take these experts.
-bool can_run(Experts up, Experts down) {
-  if (up.size() > kMostNativeExperts) return false;
-  for (const Experts experts : {up, down}) {
-    const std::optional<DType> storage = common_storage(experts);
-    if (storage != DType::kBf16 && storage != DType::kF8E4M3) return false;
-    if (experts[0]->cols() % 32 != 0) return false;
-  }
-  return up[0]->rows() == 2 * down[0]->cols() && down[0]->rows() == up[0]->cols();
-}
-
-}  // namespace
+using portable::device_matrix;
 
 Result<std::unique_ptr<Ops>> CudaOps::create(Device& device, portable::Launcher& launcher,
                                              const Options& options) {
@@ -84,6 +45,14 @@ bool CudaOps::is_native(const LinearArgs& args) const {
   return !options_.batch_invariant && args.x.dtype == DType::kBf16 && args.x.shape[0] > 0 &&
          device_matrix(*args.weight).weight().dtype != DType::kF32;
 }
+
+namespace {
+
+StreamedTerm as_term(const StreamedLinear& product) {
+  return {product.x, product.weight, product.scale, product.bias, product.k};
+}
+
+}  // namespace
 
 // A product for the kernel of few rows, if it takes it.
 std::optional<StreamedLinear> CudaOps::as_streamed(const LinearArgs& args) const {
@@ -205,13 +174,21 @@ bool CudaOps::run_large(CudaStream& stream, const portable::DeviceMatrix& matrix
   return run(wide);
 }
 
+void CudaOps::run_streamed(CudaStream& stream, const StreamedProducts& products,
+                           std::initializer_list<TensorView> written) {
+  if (!stream.check(cudaSetDevice(options_.device_index), "choosing the device")) return;
+  stream.check(streamed_products(products, stream.for_kernels()), "products of few rows");
+  stream.newest_writes(written);
+}
+
 void CudaOps::linear(Stream& stream, const LinearArgs& args) {
   portable::check_linear(args);
   auto& cuda_stream = static_cast<CudaStream&>(stream);
   if (!cuda_stream.check(cudaSetDevice(options_.device_index), "choosing the device")) return;
   if (const std::optional<StreamedLinear> streamed = as_streamed(args)) {
-    cuda_stream.check(streamed_linear(*streamed, cuda_stream.for_kernels()),
-                      "a product of few rows");
+    StreamedProducts products{*streamed, *streamed};
+    products.second.n = 0;
+    run_streamed(cuda_stream, products, {args.y});
     return;
   }
   if (!is_native(args) || !multiply_large(cuda_stream, args)) PortableOps::linear(stream, args);
@@ -225,11 +202,9 @@ void CudaOps::linears(Stream& stream, std::span<const LinearArgs> products) {
     portable::check_linear(products[1]);
     const std::optional<StreamedLinear> first = as_streamed(products[0]),
                                         second = as_streamed(products[1]);
-    auto& cuda_stream = static_cast<CudaStream&>(stream);
-    if (first && second &&
-        cuda_stream.check(cudaSetDevice(options_.device_index), "choosing the device")) {
-      cuda_stream.check(streamed_pair(*first, *second, cuda_stream.for_kernels()),
-                        "two products of few rows");
+    if (first && second && first->k == second->k && first->x == second->x) {
+      run_streamed(static_cast<CudaStream&>(stream), {*first, *second},
+                   {products[0].y, products[1].y});
       return;
     }
   }
@@ -263,127 +238,38 @@ void CudaOps::layer_norm(Stream& stream, TensorView x, TensorView weight, Tensor
   cuda_stream.check(row_norm(call, cuda_stream.for_kernels()), "a norm");
 }
 
-void CudaOps::self_attention(Stream& stream, TensorView qkv, int tokens, int num_heads,
-                             TensorView out) {
-  const std::int64_t dim = out.shape.back();
-  const auto head_dim = static_cast<int>(dim / num_heads);
-  const std::int64_t rows = out.num_elements() / dim;
-  if (options_.batch_invariant || qkv.dtype != DType::kBf16 || out.dtype != DType::kBf16 ||
-      !can_attend(head_dim)) {
-    return PortableOps::self_attention(stream, qkv, tokens, num_heads, out);
+// Two products that add to the same few rows are one of their depths together.
+void CudaOps::add_linears(Stream& stream, std::span<const LinearArgs> products) {
+  std::optional<StreamedLinear> terms[2];
+  for (std::size_t i = 0; i < products.size(); ++i) {
+    portable::check_linear(products[i]);
+    FOVEA_CHECK(
+        products[i].add.data == products[i].y.data && products[i].y.data == products[0].y.data,
+        "products that add to different tensors");
+    if (products.size() == 2) terms[i] = as_streamed(products[i]);
   }
-  FOVEA_CHECK(tokens > 0 && dim == std::int64_t{num_heads} * head_dim && rows % tokens == 0 &&
-                  qkv.num_elements() == rows * 3 * dim,
-              "qkv {}, out {}", qkv.shape.to_string(), out.shape.to_string());
-  if (rows == 0) return;
+  if (!terms[0] || !terms[1] || terms[0]->y_is_f32 ||
+      terms[0]->weight_is_f8 != terms[1]->weight_is_f8 || terms[0]->activation != 0 ||
+      terms[1]->activation != 0) {
+    return PortableOps::add_linears(stream, products);
+  }
   auto& cuda_stream = static_cast<CudaStream&>(stream);
   if (!cuda_stream.check(cudaSetDevice(options_.device_index), "choosing the device")) return;
-  TensorAttention call{.qkv = qkv.data,
-                       .out = out.data,
-                       .num_heads = num_heads,
-                       .num_kv_heads = num_heads,
-                       .head_dim = head_dim};
-  call.tokens = tokens;
-  call.num_crops = static_cast<int>(rows / tokens);
-  cuda_stream.check(cuda::self_attention(call, cuda_stream.for_kernels()), "attention of crops");
-}
-
-void CudaOps::paged_attention(Stream& stream, TensorView qkv, KvPages pages, HeadLayout heads,
-                              const AttentionBatch& batch, TensorView out) {
-  if (options_.batch_invariant || qkv.dtype != DType::kBf16 || out.dtype != DType::kBf16 ||
-      pages.k.dtype != DType::kBf16 || !can_attend(heads.head_dim) || !can_decode(heads.head_dim)) {
-    return PortableOps::paged_attention(stream, qkv, pages, heads, batch, out);
+  StreamedSum sum{.first = as_term(*terms[0]),
+                  .second = as_term(*terms[1]),
+                  .y = terms[0]->y,
+                  .m = terms[0]->m,
+                  .n = terms[0]->n,
+                  .weights_are_f8 = terms[0]->weight_is_f8,
+                  .first_is_early = false,
+                  .part_depth = 0};
+  // What is there already is multiplied while the newest kernel still runs.
+  for (const LinearArgs& product : {products[0], products[1]}) {
+    if (sum.first_is_early || !cuda_stream.may_read_early({product.x, product.y})) continue;
+    sum.first_is_early = true;
+    if (product.x.data != sum.first.x) std::swap(sum.first, sum.second);
   }
-  portable::check_pages(pages, heads);
-  constexpr int kMostDecoded = 4;  // rows that are cheaper one by one than as a tile
-  const AttentionTables tables =
-      put_attention_tables(stream, batch, kAttentionTileRows, kMostDecoded);
-  auto& cuda_stream = static_cast<CudaStream&>(stream);
-  if (tables.data == nullptr ||
-      !cuda_stream.check(cudaSetDevice(options_.device_index), "choosing the device")) {
-    return;
-  }
-  TensorAttention call{.qkv = qkv.data,
-                       .out = out.data,
-                       .num_heads = heads.num_heads,
-                       .num_kv_heads = heads.num_kv_heads,
-                       .head_dim = heads.head_dim};
-  call.k_pages = pages.k.data;
-  call.v_pages = pages.v.data;
-  call.tables = reinterpret_cast<const std::int32_t*>(tables.data);
-  call.context_at = static_cast<int>(tables.context_at);
-  call.prefix_at = static_cast<int>(tables.prefix_at);
-  call.pages_at = static_cast<int>(tables.pages_at);
-  call.page_size = heads.page_size;
-  call.max_pages = static_cast<int>(batch.max_pages);
-  if (tables.num_prompt_tiles > 0) {
-    call.tiles_at = static_cast<int>(tables.prompt_tiles_at);
-    call.num_tiles = static_cast<int>(tables.num_prompt_tiles);
-    cuda_stream.check(prompt_attention(call, cuda_stream.for_kernels()), "attention of prompts");
-  }
-  if (tables.num_decode_tiles > 0) {
-    call.tiles_at = static_cast<int>(tables.decode_tiles_at);
-    call.num_tiles = static_cast<int>(tables.num_decode_tiles);
-    cuda_stream.check(decode_attention(call, cuda_stream.for_kernels()),
-                      "attention of decoded rows");
-  }
-}
-
-void CudaOps::moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorView weights,
-                      Experts up, Experts down, const MoeLora* lora, TensorView y) {
-  const std::int64_t rows = x.shape[0], dim = x.shape.back(), k = experts.shape.back();
-  if (options_.batch_invariant || lora != nullptr || x.dtype != DType::kBf16 ||
-      y.dtype != DType::kBf16 || rows == 0 || up.empty() || up.size() != down.size() ||
-      k > kMostNativeChoices || !can_run(up, down)) {
-    return PortableOps::moe_mlp(stream, x, experts, weights, up, down, lora, y);
-  }
-  FOVEA_CHECK(up[0]->cols() == dim && experts.num_elements() == rows * k &&
-                  weights.num_elements() == rows * k && y.num_elements() == rows * dim,
-              "x {}, experts {}, y {}", x.shape.to_string(), experts.shape.to_string(),
-              y.shape.to_string());
-  // results [pairs, dim] f32, gated [pairs, inner] bf16; numbers: offsets [experts + 1], places
-  // [pairs], rows [pairs].
-  const std::int64_t inner = down[0]->cols(), pairs = rows * k;
-  const auto num_experts = static_cast<std::int64_t>(up.size());
-  const std::int64_t gated_at = pairs * dim * 4, offsets_at = gated_at + pairs * inner * 2;
-  const std::int64_t places_at = offsets_at + (num_experts + 1) * 4;
-  const std::int64_t rows_at = places_at + pairs * 4;
-  std::byte* memory =
-      expert_memory_.get(launcher_, stream, static_cast<std::size_t>(rows_at + pairs * 4));
-  auto& cuda_stream = static_cast<CudaStream&>(stream);
-  if (memory == nullptr ||
-      !cuda_stream.check(cudaSetDevice(options_.device_index), "choosing the device")) {
-    return;
-  }
-  constexpr std::uint32_t kSortThreads = 256;
-  kernels::MoeParams moe{portable::narrow(rows), portable::narrow(k), portable::narrow(num_experts),
-                         portable::narrow(dim)};
-  const bool is_single = rows == 1;
-  if (!is_single) {
-    launch(stream, kernels::KernelId::moe_sort, {1}, kSortThreads,
-           static_cast<std::size_t>(2 * (num_experts + 1)) * 4, moe,
-           {experts.data, memory + offsets_at, memory + places_at, memory + rows_at});
-  }
-  ExpertProduct product{};
-  product.offsets = reinterpret_cast<const std::int32_t*>(memory + offsets_at);
-  product.row_of_place = reinterpret_cast<const std::int32_t*>(memory + rows_at);
-  product.experts = experts.as<std::int32_t>();
-  product.routing = weights.as<float>();
-  product.num_rows = static_cast<int>(rows);
-  product.num_pairs = static_cast<int>(pairs);
-  product.num_experts = static_cast<int>(num_experts);
-  put_experts(up, product);
-  product.x = x.data;
-  product.y = memory + gated_at;
-  const auto multiply = rows <= kMostStreamedExpertRows ? streamed_experts : tiled_experts;
-  cuda_stream.check(multiply(product, true, cuda_stream.for_kernels()), "experts, up");
-  put_experts(down, product);
-  product.x = memory + gated_at;
-  product.y = is_single ? y.data : memory;
-  cuda_stream.check(multiply(product, false, cuda_stream.for_kernels()), "experts, down");
-  if (is_single) return;
-  launch(stream, kernels::KernelId::moe_combine_bf16, {portable::narrow(rows)}, portable::kThreads,
-         0, moe, {memory, memory + places_at, weights.data, y.data});
+  cuda_stream.check(streamed_sum(sum, cuda_stream.for_kernels()), "a sum of products");
 }
 
 }  // namespace fovea::cuda

@@ -28,6 +28,9 @@ class CudaOps final : public portable::PortableOps {
                   TensorView y) override;
   void linear(Stream& stream, const LinearArgs& args) override;
   void linears(Stream& stream, std::span<const LinearArgs> products) override;
+  void add_linears(Stream& stream, std::span<const LinearArgs> products) override;
+  void cached_attention(Stream& stream, const CachedAttentionArgs& args) override;
+  void routed_experts(Stream& stream, const RoutedExpertsArgs& args) override;
   void self_attention(Stream& stream, TensorView qkv, int tokens, int num_heads,
                       TensorView out) override;
   void paged_attention(Stream& stream, TensorView qkv, KvPages pages, HeadLayout heads,
@@ -46,6 +49,14 @@ class CudaOps final : public portable::PortableOps {
 
   bool is_native(const LinearArgs& args) const;
   std::optional<StreamedLinear> as_streamed(const LinearArgs& args) const;
+  void run_streamed(CudaStream& stream, const StreamedProducts& products,
+                    std::initializer_list<TensorView> written);
+  std::optional<StreamedTerm> beside_experts(const RoutedExpertsArgs& args, bool is_f8,
+                                             std::int64_t inner) const;
+  std::optional<NewRows> as_new_rows(const CachedAttentionArgs& args) const;
+  static DecodedRows decoded_rows(TensorView qkv, KvPages pages, HeadLayout heads,
+                                  const AttentionBatch& batch, const AttentionTables& tables,
+                                  TensorView out);
   // False where the sizes or types are not for this way.
   bool multiply_large(CudaStream& stream, const LinearArgs& args);
   const void* narrow_bias(CudaStream& stream, const portable::DeviceMatrix& matrix,

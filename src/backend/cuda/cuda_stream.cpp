@@ -182,4 +182,22 @@ std::optional<double> CudaStream::ms_between(std::uint64_t begin, std::uint64_t 
   return ms;
 }
 
+void CudaStream::newest_writes(std::initializer_list<TensorView> tensors) {
+  FOVEA_CHECK(tensors.size() <= newest_writes_.size(), "{} tensors", tensors.size());
+  std::ranges::copy(tensors, newest_writes_.begin());
+}
+
+bool CudaStream::may_read_early(std::initializer_list<TensorView> tensors) const {
+  if (newest_writes_[0].empty()) return false;
+  for (const TensorView& written : newest_writes_) {
+    for (const TensorView& read : tensors) {
+      const bool overlap = !written.empty() && !read.empty() &&
+                           written.data < read.data + read.size_bytes() &&
+                           read.data < written.data + written.size_bytes();
+      if (overlap) return false;
+    }
+  }
+  return true;
+}
+
 }  // namespace fovea::cuda

@@ -3,6 +3,7 @@
 #include <array>
 #include <cuda_runtime_api.h>
 #include <deque>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -32,8 +33,17 @@ class CudaStream final : public Stream {
   Status wait(std::uint64_t mark) override;
   std::optional<double> ms_between(std::uint64_t begin, std::uint64_t end) override;
 
-  cudaStream_t handle() const { return handle_; }
-  KernelStream for_kernels() const { return {handle_, starts_early_}; }
+  cudaStream_t handle() {
+    newest_writes_ = {};
+    return handle_;
+  }
+  KernelStream for_kernels() { return {handle(), starts_early_}; }
+  /// Says of the kernel that was launched last, which waited for those in front of it before it let
+  /// the next one start, what it writes. The next kernel may read all else without waiting. Nothing
+  /// said: it may be anything.
+  void newest_writes(std::initializer_list<TensorView> tensors);
+  /// Whether the next kernel may read these before it waits for the one in front of it.
+  bool may_read_early(std::initializer_list<TensorView> tensors) const;
   /// Keeps the first failure since the last mark for whoever waits for what comes next.
   void fail(Error error);
   /// The same for what a call of the runtime returned; false when it failed.
@@ -84,7 +94,8 @@ class CudaStream final : public Stream {
   std::uint64_t last_mark_ = 0;
   std::uint64_t last_waited_ = 0;
   std::deque<Download> downloads_;
-  std::vector<Failure> failures_;  // oldest first, one for each mark at most
+  std::array<TensorView, 4> newest_writes_{};  // those that are not empty
+  std::vector<Failure> failures_;              // oldest first, one for each mark at most
 };
 
 }  // namespace fovea::cuda

@@ -9,6 +9,20 @@
 
 namespace fovea::cuda {
 
+/// LayerNorm of bf16 rows, each in one read. y may be x.
+struct RowNorm {
+  const void* x;  ///< [rows, width] bf16, rows aligned to 16 bytes
+  const float* weight;
+  const float* bias;
+  void* y;
+  int rows, width;
+  float eps;
+};
+inline constexpr int kMostNormWidth = 8192;
+/// Whether the kernel takes rows of this width.
+constexpr bool can_norm(std::int64_t width) { return width % 8 == 0 && width <= kMostNormWidth; }
+cudaError_t row_norm(const RowNorm& args, KernelStream stream);
+
 /// y = activation(x . weight^T * scale + bias) + add for a few rows: every weight is read once. A
 /// row comes out the same to the bit at any number of rows.
 struct StreamedLinear {
@@ -30,28 +44,58 @@ inline constexpr int kMostStreamedRows = 16;
 constexpr bool can_stream(std::int64_t m, std::int64_t k) {
   return m >= 1 && m <= kMostStreamedRows && k % 32 == 0;
 }
-cudaError_t streamed_linear(const StreamedLinear& args, KernelStream stream);
-/// Both at once; of equal numbers of rows.
-cudaError_t streamed_pair(const StreamedLinear& first, const StreamedLinear& second,
-                          KernelStream stream);
+/// One or two products of the same rows at once.
+struct StreamedProducts {
+  StreamedLinear first;
+  StreamedLinear second;  ///< n = 0: there is none; all else as of the first
+  int first_blocks = 0;   ///< set by streamed_products()
+};
+cudaError_t streamed_products(const StreamedProducts& args, KernelStream stream);
+
+/// One product of a sum.
+struct StreamedTerm {
+  const void* x;       ///< [m, k] bf16
+  const void* weight;  ///< [n, k] bf16 or f8e4m3
+  const float* scale;  ///< [n] or null
+  const float* bias;   ///< [n] or null
+  int k;               ///< a multiple of 32
+};
+/// y += first + second for up to kMostStreamedRows rows. first_is_early: first.x was written before
+/// the kernel in front of this one, which touches neither of them and waits before it lets this one
+/// start.
+struct StreamedSum {
+  StreamedTerm first, second;
+  void* y;  ///< [m, n] bf16
+  int m, n;
+  bool weights_are_f8;
+  bool first_is_early;
+  int part_depth = 0;  ///< set by streamed_sum()
+};
+cudaError_t streamed_sum(const StreamedSum& args, KernelStream stream);
 
 /// One of the two products of routed experts, for all experts at once. Places are (row, choice)
 /// pairs sorted by expert, as kernels/moe.h sorts them; of a single row they are its choices.
 ///   up:   y[place] = gelu_erf(h) * (g + 1), [h | g] = weights[expert] . x[row_of_place[place]];
-///         bf16; of a single row times routing[place]
-///   down: y[place] = weights[expert] . x[place], f32; of a single row y += the sum of these, bf16
+///         bf16; of a single row times what it counts
+///   down: y[place] = weights[expert] . x[place], f32; of a single row y += the sum of these and
+///         `beside`, bf16
+/// A single row chooses its experts in each of the kernels, as kernels::moe_route does.
 inline constexpr int kMostNativeExperts = 128;
 inline constexpr int kMostNativeChoices = 32;  ///< of a row
 struct ExpertProduct {
   const void* x;                     ///< rows of k, bf16
-  const std::int32_t* experts;       ///< [num_pairs], of a single row
-  const float* routing;              ///< [num_pairs], of a single row
+  const float* router;               ///< [num_experts], of a single row: its logits
   const std::int32_t* offsets;       ///< [num_experts + 1]: each expert's first place
   const std::int32_t* row_of_place;  ///< [num_pairs]
   void* y;
   int num_rows, num_pairs, num_experts;
   int n, k;  ///< of each weight; of up, n is 2 inner
   bool weights_are_f8;
+  /// Of up and a single row: x and router were written before the kernel in front of this one,
+  /// which waits before it lets this one start.
+  bool is_early;
+  StreamedTerm
+      beside;  ///< of down and a single row; no weight = none. k: a multiple of the experts'
   const void* weights[kMostNativeExperts];  ///< [n, k] bf16 or f8e4m3
   const float* scales[kMostNativeExperts];  ///< [n] or null
 };
@@ -82,20 +126,6 @@ cudaError_t quantise_rows(const QuantisedRows& args, KernelStream stream);
 cudaError_t widen_rows(const void* x, const float* scale, void* y, int rows, int width,
                        KernelStream stream);
 
-/// LayerNorm of bf16 rows, each in one read. y may be x.
-struct RowNorm {
-  const void* x;  ///< [rows, width] bf16, rows aligned to 16 bytes
-  const float* weight;
-  const float* bias;
-  void* y;
-  int rows, width;
-  float eps;
-};
-inline constexpr int kMostNormWidth = 8192;
-/// Whether the kernel takes rows of this width.
-constexpr bool can_norm(std::int64_t width) { return width % 8 == 0 && width <= kMostNormWidth; }
-cudaError_t row_norm(const RowNorm& args, KernelStream stream);
-
 /// Where attention finds its rows and keys; see kernels/attention.h for the tables.
 struct TensorAttention {
   const void* qkv;  ///< packed rows, bf16
@@ -117,10 +147,40 @@ constexpr bool can_attend(int head_dim) { return head_dim % 8 == 0 && head_dim <
 cudaError_t self_attention(const TensorAttention& args, KernelStream stream);
 cudaError_t prompt_attention(const TensorAttention& args, KernelStream stream);
 
-/// Single rows over their pages: num_tiles of the tables are (sequence, row) pairs.
 constexpr bool can_decode(int head_dim) {
   return head_dim == 32 || head_dim == 64 || head_dim == 128 || head_dim == 256;
 }
-cudaError_t decode_attention(const TensorAttention& args, KernelStream stream);
+/// Attention of single rows over their pages. num_heads is a multiple of num_kv_heads; heads as
+/// can_decode() says.
+struct DecodedRows {
+  const void* qkv;  ///< packed rows, bf16; left as they are
+  void* out;        ///< [rows, num_heads * head_dim] bf16
+  int num_heads, num_kv_heads, head_dim;
+  void* k_pages;  ///< bf16
+  void* v_pages;
+  int page_size, max_pages;
+  const std::int32_t* tables;  ///< as of TensorAttention, their (sequence, row) pairs included
+  int context_at, prefix_at, pages_at, tiles_at, num_tiles;
+};
+cudaError_t decode_attention(const DecodedRows& args, KernelStream stream);
+
+/// The same of sequences of one row each, from the projection on: q and v scaled by tau, q and k
+/// rotated, k and v stored.
+struct NewRows {
+  DecodedRows rows;
+  const float* rope;              ///< [max_positions, rotary_pairs, 2]
+  const std::int32_t* positions;  ///< [rows]
+  const std::int32_t* slots;      ///< [rows]; -1: the row's position is in its page already
+  int max_positions, rotary_pairs, num_slots;
+  bool is_early;  ///< the kernel in front writes no pages, and waits before it lets this one start
+  // Of tau; no weight = none.
+  const void* tau_weight = nullptr;       ///< [2 num_heads, qkv] bf16 or f8e4m3
+  const float* tau_scale = nullptr;       ///< [2 num_heads] or null
+  const float* position_scale = nullptr;  ///< [tau_positions, num_heads]
+  int tau_positions = 0;
+  int tau_activation = 0;  ///< as fovea::Activation
+  bool tau_is_f8 = false;
+};
+cudaError_t decode_new_rows(const NewRows& args, KernelStream stream);
 
 }  // namespace fovea::cuda

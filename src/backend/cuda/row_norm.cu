@@ -1,6 +1,5 @@
-#include <cuda_bf16.h>
-
 #include "backend/cuda/native_kernels.h"
+#include "backend/cuda/tensor_core.h"
 #include "kernels/cuda_dependent.h"
 
 namespace fovea::cuda {
@@ -37,12 +36,10 @@ __global__ void __launch_bounds__(kMostThreads) norm(RowNorm p) {
   for (int j = 0; j < kLoads; ++j) {
     const int i = static_cast<int>(threadIdx.x + j * blockDim.x) * kElements;
     if (i >= p.width) continue;
-    const uint4 loaded = *reinterpret_cast<const uint4*>(in + i);
-    const unsigned words[4] = {loaded.x, loaded.y, loaded.z, loaded.w};
+    widen_8(*reinterpret_cast<const uint4*>(in + i), values[j]);
 #pragma unroll
     for (int e = 0; e < kElements; ++e) {
-      const unsigned bits = e % 2 == 0 ? words[e / 2] << 16 : words[e / 2] & 0xffff0000u;
-      values[j][e] = __uint_as_float(bits) - first;
+      values[j][e] -= first;
       sum += values[j][e];
     }
   }
@@ -70,12 +67,9 @@ __global__ void __launch_bounds__(kMostThreads) norm(RowNorm p) {
       const float4 weight = *reinterpret_cast<const float4*>(p.weight + i + half * 4);
       const float4 bias = *reinterpret_cast<const float4*>(p.bias + i + half * 4);
       const float* v = values[j] + half * 4;
-      const __nv_bfloat162 low =
-          __floats2bfloat162_rn(v[0] * scale * weight.x + bias.x, v[1] * scale * weight.y + bias.y);
-      const __nv_bfloat162 high =
-          __floats2bfloat162_rn(v[2] * scale * weight.z + bias.z, v[3] * scale * weight.w + bias.w);
-      words[half * 2] = *reinterpret_cast<const unsigned*>(&low);
-      words[half * 2 + 1] = *reinterpret_cast<const unsigned*>(&high);
+      words[half * 2] = pair_of(v[0] * scale * weight.x + bias.x, v[1] * scale * weight.y + bias.y);
+      words[half * 2 + 1] =
+          pair_of(v[2] * scale * weight.z + bias.z, v[3] * scale * weight.w + bias.w);
     }
     *reinterpret_cast<uint4*>(out + i) = {words[0], words[1], words[2], words[3]};
   }

@@ -6,20 +6,23 @@
 namespace fovea::cuda {
 namespace {
 
-// A block has several items in turn; three share a multiprocessor. Where a single row's blocks have
-// one each, they are larger.
+// A block has several items in turn; three share a multiprocessor.
 constexpr int kStreamWarps = 8, kAheadBytes = 64 << 10, kBlocksOfMultiprocessor = 3;
-constexpr int kRowWarps = 16, kRowAheadBytes = 96 << 10;
 // Of every expert one that is not full, and the full ones.
 constexpr int kMostPieces = kMostNativeExperts + kMostStreamedExpertRows * kMostNativeChoices / 16;
 
-// The pieces of all experts, in shared memory; of a single row, its choices as they are. Called by
-// all threads.
-__device__ __forceinline__ int list_pieces(const ExpertProduct& p, int size, ExpertPlaces* pieces) {
+// What a block knows of the experts' places, in shared memory.
+struct Places {
+  ExpertPlaces pieces[kMostPieces];
+  float counts[kMostNativeChoices];  // of a single row: what its choices count
+  RowChoices row;
+};
+
+// The pieces of all experts; of a single row, its choices. Called by all threads.
+__device__ __forceinline__ int list_pieces(const ExpertProduct& p, int size, Places& places) {
   const int lane = threadIdx.x % 32;
-  if (p.num_rows == 1) {
-    for (int i = threadIdx.x; i < p.num_pairs; i += blockDim.x)
-      pieces[i] = {__ldcg(p.experts + i), i, i + 1};
+  if (p.router != nullptr) {
+    choose_experts(p.router, p.num_experts, p.num_pairs, places.pieces, places.counts, places.row);
     __syncthreads();
     return p.num_pairs;
   }
@@ -33,7 +36,7 @@ __device__ __forceinline__ int list_pieces(const ExpertProduct& p, int size, Exp
     if (threadIdx.x < 32) {
       for (int i = 0; i < own; ++i) {
         const int from = begin + i * size;
-        pieces[count + before - own + i] = {expert, from, min(from + size, end)};
+        places.pieces[count + before - own + i] = {expert, from, min(from + size, end)};
       }
     }
     count += __shfl_sync(~0u, before, 31);
@@ -49,10 +52,11 @@ template <class Stream, class W, int kGroups, bool kUp>
 class ExpertItems {
  public:
   static constexpr bool kScalesParts = false;
+  static constexpr bool kReadsEarly = kUp;
   static constexpr int kOutputs = kUp ? 8 : 16;
 
-  __device__ ExpertItems(const ExpertProduct& p, const ExpertPlaces* pieces, int num_pieces)
-      : p_(p), pieces_(pieces), num_pieces_(num_pieces) {}
+  __device__ ExpertItems(const ExpertProduct& p, const Places& places, int num_pieces)
+      : p_(p), places_(places), num_pieces_(num_pieces) {}
   __device__ int count() const {
     const int items = tiles() * num_pieces_;
     return (items - static_cast<int>(blockIdx.x) + static_cast<int>(gridDim.x) - 1) /
@@ -73,7 +77,7 @@ class ExpertItems {
       const int place = of.begin + g * 8 + lane_row();
       x[g] = nullptr;
       if (place < of.end) {
-        const int row = !kUp ? place : p_.num_rows == 1 ? 0 : __ldcg(p_.row_of_place + place);
+        const int row = !kUp ? place : p_.router != nullptr ? 0 : __ldcg(p_.row_of_place + place);
         x[g] = static_cast<const __nv_bfloat16*>(p_.x) + row * static_cast<std::size_t>(p_.k);
       }
     }
@@ -92,7 +96,7 @@ class ExpertItems {
         if (scale != nullptr) gate *= scale[outputs() + n];
         value = gated(value, gate);
         // A single row's results are summed up as they come: its weights go in here.
-        if (p_.num_rows == 1) value *= p_.routing[of.begin];
+        if (p_.router != nullptr) value *= places_.counts[of.begin];
         static_cast<__nv_bfloat16*>(p_.y)[at] = __float2bfloat16_rn(value);
       } else {
         static_cast<float*>(p_.y)[at] = value;
@@ -104,11 +108,13 @@ class ExpertItems {
   __device__ int outputs() const { return kUp ? p_.n / 2 : p_.n; }
   __device__ int tiles() const { return (outputs() + kOutputs - 1) / kOutputs; }
   __device__ int index(int item) const { return static_cast<int>(blockIdx.x + item * gridDim.x); }
-  __device__ const ExpertPlaces& piece(int item) const { return pieces_[index(item) / tiles()]; }
+  __device__ const ExpertPlaces& piece(int item) const {
+    return places_.pieces[index(item) / tiles()];
+  }
   __device__ int first_output(int item) const { return index(item) % tiles() * kOutputs; }
 
   const ExpertProduct& p_;
-  const ExpertPlaces* pieces_;
+  const Places& places_;
   int num_pieces_;
 };
 
@@ -117,73 +123,86 @@ __global__ void __launch_bounds__(kStreamWarps * 32, kBlocksOfMultiprocessor)
     stream_experts(ExpertProduct p) {
   using Stream = WeightStream<W, kStreamWarps, kAheadBytes, kGroups>;
   extern __shared__ __align__(16) char shared[];
-  __shared__ ExpertPlaces pieces[kMostPieces];
-  if constexpr (kUp) kernels::wait_for_earlier_kernels();
+  __shared__ Places places;
+  const bool is_early = kUp && p.is_early;
+  if (kUp && !is_early) kernels::wait_for_earlier_kernels();
   // The places of the second product are those of the first, whose inputs are complete by now.
-  const int num_pieces = list_pieces(p, kGroups * 8, pieces);
-  ExpertItems<Stream, W, kGroups, kUp> items(p, pieces, num_pieces);
+  const int num_pieces = list_pieces(p, kGroups * 8, places);
+  ExpertItems<Stream, W, kGroups, kUp> items(p, places, num_pieces);
   Stream stream(items.count(), 1, p.k, *reinterpret_cast<typename Stream::Shared*>(shared));
   stream.begin(items);
-  if constexpr (!kUp) kernels::wait_for_earlier_kernels();
+  if (!kUp) kernels::wait_for_earlier_kernels();
   kernels::let_later_kernels_start();
   stream.run(items);
+  // Whoever waits for this kernel waits for the one in front as well.
+  if (is_early) kernels::wait_for_earlier_kernels();
 }
 
-// The second product of a single row: y += the sum over its choices, each of which is a part.
+// The second product of a single row: y += the sum over its choices, and `beside`, in parts of the
+// experts' depth. A block has 16 rows.
 template <class Stream, class W>
 class RowItems {
  public:
   static constexpr bool kScalesParts = sizeof(W) == 1;
+  static constexpr bool kReadsEarly = false;
 
   __device__ RowItems(const ExpertProduct& p, const ExpertPlaces* choices)
-      : p_(p), choices_(choices) {}
-  __device__ int count() const {
-    const int tiles = (p_.n + 15) / 16;
-    return (tiles - static_cast<int>(blockIdx.x) + static_cast<int>(gridDim.x) - 1) /
-           static_cast<int>(gridDim.x);
-  }
-  __device__ __forceinline__ void weight_rows(int item, int part, const W*& upper,
+      : p_(p),
+        choices_(choices),
+        beside_parts_(p.beside.weight == nullptr ? 0 : p.beside.k / p.k),
+        first_row_(static_cast<int>(blockIdx.x) * Stream::kRows) {}
+  __device__ int num_parts() const { return beside_parts_ + p_.num_pairs; }
+  __device__ __forceinline__ void weight_rows(int, int part, const W*& upper,
                                               const W*& lower) const {
-    const auto* weight = static_cast<const W*>(p_.weights[choices_[part].expert]);
-    const int n = first_row(item) + lane_row();
-    upper = weight + min(n, p_.n - 1) * static_cast<std::size_t>(p_.k);
-    lower = weight + min(n + 8, p_.n - 1) * static_cast<std::size_t>(p_.k);
+    const bool is_beside = part < beside_parts_;
+    const auto* weight =
+        is_beside ? static_cast<const W*>(p_.beside.weight) + part * static_cast<std::size_t>(p_.k)
+                  : static_cast<const W*>(p_.weights[choice(part).expert]);
+    const auto stride = static_cast<std::size_t>(is_beside ? p_.beside.k : p_.k);
+    const int n = first_row_ + lane_row();
+    upper = weight + min(n, p_.n - 1) * stride;
+    lower = weight + min(n + 8, p_.n - 1) * stride;
   }
-  __device__ __forceinline__ float2 part_scale(int item, int part) const {
-    const float* scale = p_.scales[choices_[part].expert];
+  __device__ __forceinline__ float2 part_scale(int, int part) const {
+    const float* scale = part < beside_parts_ ? p_.beside.scale : p_.scales[choice(part).expert];
     if (scale == nullptr) return {1, 1};
-    const int n = first_row(item) + lane_row();
+    const int n = first_row_ + lane_row();
     return {scale[min(n, p_.n - 1)], scale[min(n + 8, p_.n - 1)]};
   }
   __device__ __forceinline__ void x_rows(int, int part, const __nv_bfloat16* (&x)[1]) const {
-    x[0] = lane_row() == 0
-               ? static_cast<const __nv_bfloat16*>(p_.x) + part * static_cast<std::size_t>(p_.k)
-               : nullptr;
+    x[0] = nullptr;
+    if (lane_row() != 0) return;
+    const bool is_beside = part < beside_parts_;
+    x[0] = static_cast<const __nv_bfloat16*>(is_beside ? p_.beside.x : p_.x) +
+           (is_beside ? part : part - beside_parts_) * static_cast<std::size_t>(p_.k);
   }
-  __device__ __forceinline__ void finish(int item, const typename Stream::Sums& sums) const {
-    const int n = first_row(item) + static_cast<int>(threadIdx.x);
+  __device__ __forceinline__ void finish(int, const typename Stream::Sums& sums) const {
+    const int n = first_row_ + static_cast<int>(threadIdx.x);
     if (threadIdx.x >= Stream::kRows || n >= p_.n) return;
     auto* y = static_cast<__nv_bfloat16*>(p_.y) + n;
-    *y = __float2bfloat16_rn(__bfloat162float(*y) + sums.total(static_cast<int>(threadIdx.x), 0));
+    float value = sums.total(static_cast<int>(threadIdx.x), 0);
+    if (p_.beside.bias != nullptr) value += p_.beside.bias[n];
+    *y = __float2bfloat16_rn(__bfloat162float(*y) + value);
   }
 
  private:
-  __device__ static int first_row(int item) {
-    return static_cast<int>(blockIdx.x + item * gridDim.x) * 16;
-  }
+  __device__ const ExpertPlaces& choice(int part) const { return choices_[part - beside_parts_]; }
+
   const ExpertProduct& p_;
   const ExpertPlaces* choices_;
+  int beside_parts_;
+  int first_row_;
 };
 
-template <class W, int kWarps, int kAhead>
-__global__ void __launch_bounds__(kWarps * 32, 1) add_experts_of_row(ExpertProduct p) {
-  using Stream = WeightStream<W, kWarps, kAhead, 1>;
+template <class W>
+__global__ void __launch_bounds__(StreamShape::kThreads, 1) add_experts_of_row(ExpertProduct p) {
+  using Stream = WeightStream<W, StreamShape::kWarps, StreamShape::kAheadBytes, 1>;
   extern __shared__ __align__(16) char shared[];
-  __shared__ ExpertPlaces choices[kMostNativeChoices];
-  const int num_choices = list_pieces(p, 1, choices);
-  RowItems<Stream, W> items(p, choices);
-  Stream stream(items.count(), num_choices, p.k,
-                *reinterpret_cast<typename Stream::Shared*>(shared));
+  __shared__ Places places;
+  // The logits were there before the kernel in front, which is the first product's.
+  list_pieces(p, 1, places);
+  RowItems<Stream, W> items(p, places.pieces);
+  Stream stream(1, items.num_parts(), p.k, *reinterpret_cast<typename Stream::Shared*>(shared));
   stream.begin(items);
   kernels::wait_for_earlier_kernels();
   kernels::let_later_kernels_start();
@@ -199,25 +218,20 @@ cudaError_t stream(const ExpertProduct& p, bool up, int multiprocessors, KernelS
                        static_cast<int>(sizeof(typename Stream::Shared)));
 }
 
-template <class W, int kWarps, int kAhead>
+template <class W>
 cudaError_t add_row(const ExpertProduct& p, KernelStream on) {
-  using Stream = WeightStream<W, kWarps, kAhead, 1>;
+  using Stream = WeightStream<W, StreamShape::kWarps, StreamShape::kAheadBytes, 1>;
   const auto tiles = static_cast<unsigned>((p.n + Stream::kRows - 1) / Stream::kRows);
-  return launch_behind(add_experts_of_row<W, kWarps, kAhead>, dim3(tiles), Stream::kThreads, on, p,
+  return launch_behind(add_experts_of_row<W>, dim3(tiles), Stream::kThreads, on, p,
                        static_cast<int>(sizeof(typename Stream::Shared)));
 }
 
 template <class W>
 cudaError_t stream(const ExpertProduct& p, bool up, KernelStream on) {
-  const DeviceRoom room = device_room();
-  if (p.num_rows == 1 && !up) {
-    using Large = WeightStream<W, kRowWarps, kRowAheadBytes, 1>;
-    return room.shared_bytes >= static_cast<int>(sizeof(typename Large::Shared)) + 1024
-               ? add_row<W, kRowWarps, kRowAheadBytes>(p, on)
-               : add_row<W, kStreamWarps, kAheadBytes>(p, on);
-  }
-  return p.num_rows <= 8 ? stream<W, 1>(p, up, room.multiprocessors, on)
-                         : stream<W, 2>(p, up, room.multiprocessors, on);
+  if (p.router != nullptr && !up) return add_row<W>(p, on);
+  const int multiprocessors = device_room().multiprocessors;
+  return p.num_rows <= 8 ? stream<W, 1>(p, up, multiprocessors, on)
+                         : stream<W, 2>(p, up, multiprocessors, on);
 }
 
 }  // namespace

@@ -40,15 +40,16 @@ __device__ __forceinline__ void widen_float8(unsigned four, unsigned (&pairs)[2]
 /// weight and x agree.
 ///
 /// Items has
-///   void weight_rows(int item, const W*& upper, const W*& lower): the rows that this lane holds,
+///   void weight_rows(int item, int part, const W*& upper, const W*& lower): the rows that this
+///   lane holds,
 ///       lane / 4 and 8 more;
-///   void x_rows(int item, const __nv_bfloat16* (&x)[kGroups]): the row lane / 4 of each group,
-///   null
-///       where there is none (zeros);
+///   void x_rows(int item, int part, const __nv_bfloat16* (&x)[kGroups]): the row lane / 4 of each
+///       group, null where there is none (zeros); called by all threads, before a part's x is read;
 ///   void finish(int item, Sums sums): what all warps found, in shared memory; called by all
 ///       threads;
 ///   kScalesParts, and if so float2 part_scale(int item, int part): what this lane's two rows of a
-///       part count.
+///       part count;
+///   kReadsEarly: x is in global memory, and may be read before wait_for_earlier_kernels().
 template <class W, int kWarps, int kAheadBytes, int kGroups>
 class WeightStream {
  public:
@@ -102,7 +103,7 @@ class WeightStream {
     uint4 coming[2][kGroups];
     if (num_items_ == 0) return;
     items.x_rows(0, 0, x);
-    load(x, first(), coming);
+    load<Items::kReadsEarly>(x, first(), coming);
     int slot = 0;
     for (int item = 0; item < num_items_; ++item) {
       float sums[kGroups][4] = {};
@@ -125,7 +126,7 @@ class WeightStream {
               items.x_rows(item + 1, 0, x);
             }
           }
-          load(x, next, coming);
+          load<Items::kReadsEarly>(x, next, coming);
           wait_for_copies<kAhead - 1>();
           multiply(slot, b, sums);
           ask(items, slot);
@@ -175,6 +176,8 @@ class WeightStream {
     commit_copies();
   }
 
+  // What an earlier kernel wrote is in the second cache; the first may hold what was there before.
+  template <bool kEarly>
   __device__ __forceinline__ void load(const __nv_bfloat16* const (&x)[kGroups], int at,
                                        uint4 (&b)[2][kGroups]) const {
 #pragma unroll
@@ -183,7 +186,13 @@ class WeightStream {
 #pragma unroll
       for (int g = 0; g < kGroups; ++g) {
         b[half][g] = {0, 0, 0, 0};
-        if (from < k_ && x[g] != nullptr) b[half][g] = *reinterpret_cast<const uint4*>(x[g] + from);
+        if (from >= k_ || x[g] == nullptr) continue;
+        const auto* words = reinterpret_cast<const uint4*>(x[g] + from);
+        if constexpr (kEarly) {
+          b[half][g] = __ldcg(words);
+        } else {
+          b[half][g] = *words;
+        }
       }
     }
   }
@@ -243,7 +252,7 @@ class WeightStream {
   }
 
   __device__ __forceinline__ void put(const float (&sums)[kGroups][4]) {
-    const int row = threadIdx.x % 32 / 4, column = quarter() * 2;
+    const int row = lane_row(), column = quarter() * 2;
     auto& parts = shared_.sums.parts[threadIdx.x / 32];
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
@@ -259,6 +268,12 @@ class WeightStream {
   int asked_item_ = 0, asked_part_ = 0, asked_ = 0;
   const W* upper_ = nullptr;
   const W* lower_ = nullptr;
+};
+
+/// The blocks of products of few rows.
+struct StreamShape {
+  static constexpr int kWarps = 16, kAheadBytes = 64 << 10, kThreads = kWarps * 32;
+  static constexpr int kOfMultiprocessor = 2;
 };
 
 /// Multiprocessors of the current device, and the shared memory that a block may have there.

@@ -44,4 +44,9 @@ class DeviceMatrix final : public Matrix {
   mutable NarrowBias narrow_bias_;
 };
 
+/// What pack() of a portable backend made.
+inline const DeviceMatrix& device_matrix(const Matrix& matrix) {
+  return static_cast<const DeviceMatrix&>(matrix);
+}
+
 }  // namespace fovea::portable

@@ -1,0 +1,168 @@
+#include <algorithm>
+
+#include "backend/cuda/cuda_ops.h"
+#include "backend/portable/shapes.h"
+
+namespace fovea::cuda {
+
+namespace {
+
+constexpr int kMostDecoded = 4;  // rows that are cheaper one by one than as a tile
+
+}  // namespace
+
+void CudaOps::self_attention(Stream& stream, TensorView qkv, int tokens, int num_heads,
+                             TensorView out) {
+  const std::int64_t dim = out.shape.back();
+  const auto head_dim = static_cast<int>(dim / num_heads);
+  const std::int64_t rows = out.num_elements() / dim;
+  if (options_.batch_invariant || qkv.dtype != DType::kBf16 || out.dtype != DType::kBf16 ||
+      !can_attend(head_dim)) {
+    return PortableOps::self_attention(stream, qkv, tokens, num_heads, out);
+  }
+  FOVEA_CHECK(tokens > 0 && dim == std::int64_t{num_heads} * head_dim && rows % tokens == 0 &&
+                  qkv.num_elements() == rows * 3 * dim,
+              "qkv {}, out {}", qkv.shape.to_string(), out.shape.to_string());
+  if (rows == 0) return;
+  auto& cuda_stream = static_cast<CudaStream&>(stream);
+  if (!cuda_stream.check(cudaSetDevice(options_.device_index), "choosing the device")) return;
+  TensorAttention call{.qkv = qkv.data,
+                       .out = out.data,
+                       .num_heads = num_heads,
+                       .num_kv_heads = num_heads,
+                       .head_dim = head_dim};
+  call.tokens = tokens;
+  call.num_crops = static_cast<int>(rows / tokens);
+  cuda_stream.check(cuda::self_attention(call, cuda_stream.for_kernels()), "attention of crops");
+}
+
+void CudaOps::paged_attention(Stream& stream, TensorView qkv, KvPages pages, HeadLayout heads,
+                              const AttentionBatch& batch, TensorView out) {
+  if (options_.batch_invariant || qkv.dtype != DType::kBf16 || out.dtype != DType::kBf16 ||
+      pages.k.dtype != DType::kBf16 || !can_attend(heads.head_dim) || !can_decode(heads.head_dim)) {
+    return PortableOps::paged_attention(stream, qkv, pages, heads, batch, out);
+  }
+  portable::check_pages(pages, heads);
+  const AttentionTables tables =
+      put_attention_tables(stream, batch, kAttentionTileRows, kMostDecoded);
+  auto& cuda_stream = static_cast<CudaStream&>(stream);
+  if (tables.data == nullptr ||
+      !cuda_stream.check(cudaSetDevice(options_.device_index), "choosing the device")) {
+    return;
+  }
+  if (tables.num_prompt_tiles > 0) {
+    TensorAttention call{.qkv = qkv.data,
+                         .out = out.data,
+                         .num_heads = heads.num_heads,
+                         .num_kv_heads = heads.num_kv_heads,
+                         .head_dim = heads.head_dim};
+    call.k_pages = pages.k.data;
+    call.v_pages = pages.v.data;
+    call.tables = reinterpret_cast<const std::int32_t*>(tables.data);
+    call.context_at = static_cast<int>(tables.context_at);
+    call.prefix_at = static_cast<int>(tables.prefix_at);
+    call.pages_at = static_cast<int>(tables.pages_at);
+    call.page_size = heads.page_size;
+    call.max_pages = static_cast<int>(batch.max_pages);
+    call.tiles_at = static_cast<int>(tables.prompt_tiles_at);
+    call.num_tiles = static_cast<int>(tables.num_prompt_tiles);
+    cuda_stream.check(prompt_attention(call, cuda_stream.for_kernels()), "attention of prompts");
+  }
+  if (tables.num_decode_tiles > 0) {
+    cuda_stream.check(decode_attention(decoded_rows(qkv, pages, heads, batch, tables, out),
+                                       cuda_stream.for_kernels()),
+                      "attention of decoded rows");
+  }
+}
+
+// Single rows and where their keys lie.
+DecodedRows CudaOps::decoded_rows(TensorView qkv, KvPages pages, HeadLayout heads,
+                                  const AttentionBatch& batch, const AttentionTables& tables,
+                                  TensorView out) {
+  return {.qkv = qkv.data,
+          .out = out.data,
+          .num_heads = heads.num_heads,
+          .num_kv_heads = heads.num_kv_heads,
+          .head_dim = heads.head_dim,
+          .k_pages = pages.k.data,
+          .v_pages = pages.v.data,
+          .page_size = heads.page_size,
+          .max_pages = static_cast<int>(batch.max_pages),
+          .tables = reinterpret_cast<const std::int32_t*>(tables.data),
+          .context_at = static_cast<int>(tables.context_at),
+          .prefix_at = static_cast<int>(tables.prefix_at),
+          .pages_at = static_cast<int>(tables.pages_at),
+          .tiles_at = static_cast<int>(tables.decode_tiles_at),
+          .num_tiles = static_cast<int>(tables.num_decode_tiles)};
+}
+
+// Sequences of one row each: scaled, rotated, stored and attended in one launch.
+std::optional<NewRows> CudaOps::as_new_rows(const CachedAttentionArgs& args) const {
+  const HeadLayout& heads = args.heads;
+  const AttentionBatch& batch = args.batch;
+  const std::int64_t rows = args.positions.num_elements();
+  const std::int64_t width =
+      std::int64_t{heads.num_heads + 2 * heads.num_kv_heads} * heads.head_dim;
+  if (options_.batch_invariant || args.qkv.dtype != DType::kBf16 ||
+      args.out.dtype != DType::kBf16 || args.pages.k.dtype != DType::kBf16 ||
+      !can_decode(heads.head_dim) || heads.num_heads % heads.num_kv_heads != 0 || rows == 0 ||
+      batch.context_len.size() != static_cast<std::size_t>(rows) ||
+      batch.query_start.size() != batch.context_len.size() + 1) {
+    return std::nullopt;
+  }
+  for (std::size_t s = 0; s < batch.context_len.size(); ++s) {
+    if (batch.query_start[s + 1] - batch.query_start[s] != 1) return std::nullopt;
+  }
+  portable::check_pages(args.pages, heads);
+  FOVEA_CHECK(args.rope.shape.rank() == 3 && args.rope.shape[2] == 2 &&
+                  2 * args.rope.shape[1] <= heads.head_dim,
+              "rope {} for heads of {}", args.rope.shape.to_string(), heads.head_dim);
+  FOVEA_CHECK(args.qkv.num_elements() == rows * width && args.slots.num_elements() == rows &&
+                  args.out.num_elements() == rows * heads.num_heads * heads.head_dim,
+              "qkv {}, {} positions, {} slots", args.qkv.shape.to_string(), rows,
+              args.slots.num_elements());
+  NewRows call{};
+  call.rope = args.rope.as<float>();
+  call.positions = args.positions.as<std::int32_t>();
+  call.slots = args.slots.as<std::int32_t>();
+  call.max_positions = static_cast<int>(args.rope.shape[0]);
+  call.rotary_pairs = static_cast<int>(args.rope.shape[1]);
+  call.num_slots = static_cast<int>(args.pages.k.shape[0] * heads.page_size);
+  if (args.tau.weight == nullptr) return call;
+  // Every block makes its own factors from all of its row: of many rows a product of them is
+  // faster.
+  constexpr std::int64_t kMostTauRows = 16;
+  const portable::DeviceMatrix& tau = portable::device_matrix(*args.tau.weight);
+  if (rows > kMostTauRows || tau.weight().dtype == DType::kF32 ||
+      heads.num_kv_heads != heads.num_heads) {
+    return std::nullopt;
+  }
+  FOVEA_CHECK(tau.rows() == 2 * heads.num_heads && tau.cols() == width &&
+                  args.tau.position_scale.shape.back() == heads.num_heads,
+              "tau {} x {} for {} heads", tau.rows(), tau.cols(), heads.num_heads);
+  call.tau_weight = tau.weight().data;
+  call.tau_scale = tau.scale().empty() ? nullptr : tau.scale().as<float>();
+  call.position_scale = args.tau.position_scale.as<float>();
+  call.tau_positions = static_cast<int>(args.tau.position_scale.shape[0]);
+  call.tau_activation = static_cast<int>(args.tau.activation);
+  call.tau_is_f8 = tau.weight().dtype == DType::kF8E4M3;
+  return call;
+}
+
+void CudaOps::cached_attention(Stream& stream, const CachedAttentionArgs& args) {
+  std::optional<NewRows> call = as_new_rows(args);
+  if (!call) return PortableOps::cached_attention(stream, args);
+  const AttentionTables tables =
+      put_attention_tables(stream, args.batch, kAttentionTileRows, kMostDecoded);
+  auto& cuda_stream = static_cast<CudaStream&>(stream);
+  if (tables.data == nullptr ||
+      !cuda_stream.check(cudaSetDevice(options_.device_index), "choosing the device")) {
+    return;
+  }
+  call->rows = decoded_rows(args.qkv, args.pages, args.heads, args.batch, tables, args.out);
+  call->is_early = cuda_stream.may_read_early({args.pages.k, args.pages.v, args.slots});
+  cuda_stream.check(decode_new_rows(*call, cuda_stream.for_kernels()), "attention of decoded rows");
+  cuda_stream.newest_writes({args.out, args.pages.k, args.pages.v});
+}
+
+}  // namespace fovea::cuda

@@ -1,0 +1,158 @@
+#include <algorithm>
+#include <optional>
+
+#include "backend/cuda/cuda_ops.h"
+#include "backend/portable/launch_shape.h"
+#include "backend/portable/shapes.h"
+#include "kernels/moe.h"
+
+namespace fovea::cuda {
+
+using portable::device_matrix;
+
+namespace {
+
+using Experts = std::span<const std::unique_ptr<const Matrix>>;
+
+// What all experts of a product are stored as, if it is one and the same.
+std::optional<DType> common_storage(Experts experts) {
+  const DType first = device_matrix(*experts[0]).weight().dtype;
+  const bool same = std::ranges::all_of(
+      experts, [&](const auto& expert) { return device_matrix(*expert).weight().dtype == first; });
+  return same ? std::optional(first) : std::nullopt;
+}
+
+void put_experts(Experts experts, ExpertProduct& product) {
+  for (std::size_t e = 0; e < experts.size(); ++e) {
+    const portable::DeviceMatrix& matrix = device_matrix(*experts[e]);
+    product.weights[e] = matrix.weight().data;
+    product.scales[e] = matrix.scale().empty() ? nullptr : matrix.scale().as<float>();
+  }
+  product.n = static_cast<int>(experts[0]->rows());
+  product.k = static_cast<int>(experts[0]->cols());
+  product.weights_are_f8 = device_matrix(*experts[0]).weight().dtype == DType::kF8E4M3;
+}
+
+// Whether the native kernels take these experts.
+bool can_run(Experts up, Experts down) {
+  if (up.size() > kMostNativeExperts) return false;
+  for (const Experts experts : {up, down}) {
+    const std::optional<DType> storage = common_storage(experts);
+    if (storage != DType::kBf16 && storage != DType::kF8E4M3) return false;
+    if (experts[0]->cols() % 32 != 0) return false;
+  }
+  return up[0]->rows() == 2 * down[0]->cols() && down[0]->rows() == up[0]->cols();
+}
+
+}  // namespace
+
+void CudaOps::moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorView weights,
+                      Experts up, Experts down, const MoeLora* lora, TensorView y) {
+  const std::int64_t rows = x.shape[0], dim = x.shape.back(), k = experts.shape.back();
+  if (options_.batch_invariant || lora != nullptr || x.dtype != DType::kBf16 ||
+      y.dtype != DType::kBf16 || rows == 0 || up.empty() || up.size() != down.size() ||
+      k > kMostNativeChoices || !can_run(up, down)) {
+    return PortableOps::moe_mlp(stream, x, experts, weights, up, down, lora, y);
+  }
+  FOVEA_CHECK(up[0]->cols() == dim && experts.num_elements() == rows * k &&
+                  weights.num_elements() == rows * k && y.num_elements() == rows * dim,
+              "x {}, experts {}, y {}", x.shape.to_string(), experts.shape.to_string(),
+              y.shape.to_string());
+  // results [pairs, dim] f32, gated [pairs, inner] bf16; numbers: offsets [experts + 1], places
+  // [pairs], rows [pairs].
+  const std::int64_t inner = down[0]->cols(), pairs = rows * k;
+  const auto num_experts = static_cast<std::int64_t>(up.size());
+  const std::int64_t gated_at = pairs * dim * 4, offsets_at = gated_at + pairs * inner * 2;
+  const std::int64_t places_at = offsets_at + (num_experts + 1) * 4;
+  const std::int64_t rows_at = places_at + pairs * 4;
+  std::byte* memory =
+      expert_memory_.get(launcher_, stream, static_cast<std::size_t>(rows_at + pairs * 4));
+  auto& cuda_stream = static_cast<CudaStream&>(stream);
+  if (memory == nullptr ||
+      !cuda_stream.check(cudaSetDevice(options_.device_index), "choosing the device")) {
+    return;
+  }
+  constexpr std::uint32_t kSortThreads = 256;
+  kernels::MoeParams moe{portable::narrow(rows), portable::narrow(k), portable::narrow(num_experts),
+                         portable::narrow(dim)};
+  launch(stream, kernels::KernelId::moe_sort, {1}, kSortThreads,
+         static_cast<std::size_t>(2 * (num_experts + 1)) * 4, moe,
+         {experts.data, memory + offsets_at, memory + places_at, memory + rows_at});
+  ExpertProduct product{};
+  product.offsets = reinterpret_cast<const std::int32_t*>(memory + offsets_at);
+  product.row_of_place = reinterpret_cast<const std::int32_t*>(memory + rows_at);
+  product.num_rows = static_cast<int>(rows);
+  product.num_pairs = static_cast<int>(pairs);
+  product.num_experts = static_cast<int>(num_experts);
+  put_experts(up, product);
+  product.x = x.data;
+  product.y = memory + gated_at;
+  const auto multiply = rows <= kMostStreamedExpertRows ? streamed_experts : tiled_experts;
+  cuda_stream.check(multiply(product, true, cuda_stream.for_kernels()), "experts, up");
+  put_experts(down, product);
+  product.x = memory + gated_at;
+  product.y = memory;
+  cuda_stream.check(multiply(product, false, cuda_stream.for_kernels()), "experts, down");
+  launch(stream, kernels::KernelId::moe_combine_bf16, {portable::narrow(rows)}, portable::kThreads,
+         0, moe, {memory, memory + places_at, weights.data, y.data});
+}
+
+// The product beside the experts as a part of their second one, if it can be that.
+std::optional<StreamedTerm> CudaOps::beside_experts(const RoutedExpertsArgs& args, bool is_f8,
+                                                    std::int64_t inner) const {
+  if (args.beside == nullptr) return std::nullopt;
+  portable::check_linear(*args.beside);
+  FOVEA_CHECK(args.beside->y.data == args.y.data && args.beside->add.data == args.y.data,
+              "a product beside the experts that adds to something else");
+  const std::optional<StreamedLinear> product = as_streamed(*args.beside);
+  if (!product || product->weight_is_f8 != is_f8 || product->k % inner != 0 ||
+      product->activation != 0) {
+    return std::nullopt;
+  }
+  return StreamedTerm{product->x, product->weight, product->scale, product->bias, product->k};
+}
+
+// Of a single row, which chooses its experts in both of their kernels; `beside` is part of the
+// second, and the first does not wait for an attention that runs beside it.
+void CudaOps::routed_experts(Stream& stream, const RoutedExpertsArgs& args) {
+  const std::int64_t dim = args.x.shape.back(), k = args.experts.shape.back();
+  const auto num_experts = static_cast<std::int64_t>(args.up.size());
+  const bool is_native = !options_.batch_invariant && args.lora == nullptr &&
+                         args.x.shape[0] == 1 && args.x.dtype == DType::kBf16 &&
+                         args.y.dtype == DType::kBf16 && args.router.dtype == DType::kF32 &&
+                         !args.up.empty() && args.up.size() == args.down.size() &&
+                         k <= kMostNativeChoices && k <= num_experts && can_run(args.up, args.down);
+  if (!is_native) return PortableOps::routed_experts(stream, args);
+  FOVEA_CHECK(args.up[0]->cols() == dim && args.router.num_elements() == num_experts &&
+                  args.y.num_elements() == dim,
+              "x {}, router {}, y {}", args.x.shape.to_string(), args.router.shape.to_string(),
+              args.y.shape.to_string());
+  auto& cuda_stream = static_cast<CudaStream&>(stream);
+  const std::int64_t inner = args.down[0]->cols();
+  std::byte* gated = expert_memory_.get(launcher_, stream, static_cast<std::size_t>(k * inner) * 2);
+  if (gated == nullptr ||
+      !cuda_stream.check(cudaSetDevice(options_.device_index), "choosing the device")) {
+    return;
+  }
+  ExpertProduct product{};
+  product.router = args.router.as<float>();
+  product.num_rows = 1;
+  product.num_pairs = static_cast<int>(k);
+  product.num_experts = static_cast<int>(num_experts);
+  put_experts(args.down, product);
+  const std::optional<StreamedTerm> beside = beside_experts(args, product.weights_are_f8, inner);
+  const bool is_early = cuda_stream.may_read_early({args.x, args.router});
+  if (args.beside != nullptr && !beside) linear(stream, *args.beside);
+  put_experts(args.up, product);
+  product.x = args.x.data;
+  product.y = gated;
+  product.is_early = is_early && (args.beside == nullptr || beside);
+  cuda_stream.check(streamed_experts(product, true, cuda_stream.for_kernels()), "experts, up");
+  put_experts(args.down, product);
+  product.x = gated;
+  product.y = args.y.data;
+  if (beside) product.beside = *beside;
+  cuda_stream.check(streamed_experts(product, false, cuda_stream.for_kernels()), "experts, down");
+}
+
+}  // namespace fovea::cuda

@@ -1,0 +1,292 @@
+#include "backend/cuda/new_row.h"
+#include "kernels/attention.h"
+#include "kernels/cuda_dependent.h"
+
+namespace fovea::cuda {
+namespace {
+
+using kernels::key_row;
+using kernels::PagedKeys;
+
+// Small enough that blocks of the next kernel, which is a product, find registers beside one.
+constexpr int kWarps = kDecodeWarps, kBlocksOfMultiprocessor = 3;
+constexpr int kTogether = 4;  // keys and values of a group that are under way
+
+// A softmax over some of the keys, and 8 dimensions of their values weighted by it.
+struct Softmax {
+  float largest = -1e30f, total = 0;
+  float sums[8] = {};
+
+  // The largest score becomes `joined`, which is at least as large.
+  __device__ __forceinline__ void rescale(float joined) {
+    const float factor = exp2f(largest - joined);
+    largest = joined;
+    total *= factor;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) sums[i] *= factor;
+  }
+  __device__ __forceinline__ void add(float score, const float (&v)[8]) {
+    const float weight = exp2f(score - largest);
+    total += weight;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) sums[i] += weight * v[i];
+  }
+  // With that of the lane `mask` away.
+  __device__ __forceinline__ void join(int mask) {
+    rescale(fmaxf(largest, __shfl_xor_sync(~0u, largest, mask)));
+    total += __shfl_xor_sync(~0u, total, mask);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) sums[i] += __shfl_xor_sync(~0u, sums[i], mask);
+  }
+};
+
+// What a block's warps have of the softmax, and what they have together.
+template <int kDim>
+struct Parts {
+  float largest[kWarps], totals[kWarps];
+  float sums[kWarps][kDim];
+  float joined_largest, joined_total;
+  float joined_sums[kDim];
+};
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+__device__ __forceinline__ void cluster_sync() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
+                   : "memory");
+}
+// A float that lies at `mine` in the shared memory of another block of the cluster.
+__device__ __forceinline__ float of_block(const float* mine, unsigned rank) {
+  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(mine));
+  unsigned there;
+  float value;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+  asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(value) : "r"(there));
+  return value;
+}
+#else
+__device__ __forceinline__ void cluster_sync() {}
+__device__ __forceinline__ float of_block(const float* mine, unsigned) { return *mine; }
+#endif
+
+// The warps' parts as one; of a row that has one block, to `out`.
+template <int kDim, int kSplit>
+__device__ __forceinline__ void join_warps(Parts<kDim>& parts, __nv_bfloat16* out) {
+  for (int d = threadIdx.x; d < kDim; d += kWarps * 32) {
+    float joined = -1e30f;
+    for (int w = 0; w < kWarps; ++w) joined = fmaxf(joined, parts.largest[w]);
+    float sum = 0, mass = 0;
+    for (int w = 0; w < kWarps; ++w) {
+      const float factor = exp2f(parts.largest[w] - joined);
+      mass += parts.totals[w] * factor;
+      sum += parts.sums[w][d] * factor;
+    }
+    if constexpr (kSplit == 1) {
+      out[d] = __float2bfloat16_rn(sum / mass);
+    } else {
+      parts.joined_sums[d] = sum;
+      if (d == 0) {
+        parts.joined_total = mass;
+        parts.joined_largest = joined;
+      }
+    }
+  }
+}
+
+// The blocks' parts as one, by the first of them.
+template <int kDim, int kSplit>
+__device__ __forceinline__ void join_blocks(const Parts<kDim>& parts, __nv_bfloat16* out) {
+  for (int d = threadIdx.x; d < kDim; d += kWarps * 32) {
+    float joined = -1e30f;
+    for (unsigned b = 0; b < kSplit; ++b) {
+      joined = fmaxf(joined, of_block(&parts.joined_largest, b));
+    }
+    float sum = 0, mass = 0;
+    for (unsigned b = 0; b < kSplit; ++b) {
+      const float factor = exp2f(of_block(&parts.joined_largest, b) - joined);
+      mass += of_block(&parts.joined_total, b) * factor;
+      sum += of_block(&parts.joined_sums[d], b) * factor;
+    }
+    out[d] = __float2bfloat16_rn(sum / mass);
+  }
+}
+
+// One row of one head, by kSplit blocks of a cluster. Each takes a stretch of the keys; within a
+// block they are shared out over the warps, and within a warp over groups of lanes that hold 8
+// dimensions each. Every group keeps a softmax of its own; they are joined at the end. The first
+// keys are asked for while the kernel in front still runs, or while the row's own are prepared.
+template <int kDim, int kSplit, bool kNew>
+__global__ void __launch_bounds__(kWarps * 32, kBlocksOfMultiprocessor) decode(NewRows all) {
+  constexpr int kLanes = kDim / 8;      // of a key
+  constexpr int kGroups = 32 / kLanes;  // keys of a warp at a time
+  constexpr int kStep = kWarps * kGroups;
+  const DecodedRows& p = all.rows;
+  __shared__ Parts<kDim> parts;
+  __shared__ OwnHead<kDim> own;
+  __shared__ float scratch[2][kWarps];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int group = lane / kLanes, part = lane % kLanes;
+  const int head = blockIdx.y / kSplit, rank = blockIdx.y % kSplit;
+  const int kv_head = head * p.num_kv_heads / p.num_heads;
+
+  if (!kNew || !all.is_early) kernels::wait_for_earlier_kernels();
+  const int sequence = kNew ? blockIdx.x : p.tables[p.tiles_at + 2 * blockIdx.x];
+  const int row_of_sequence = kNew ? 0 : p.tables[p.tiles_at + 2 * blockIdx.x + 1];
+  const int row = p.tables[sequence] + row_of_sequence;
+  PagedKeys keys;
+  keys.page_table = p.tables + p.pages_at + static_cast<std::size_t>(sequence) * p.max_pages;
+  keys.page_size = p.page_size;
+  keys.num_kv_heads = p.num_kv_heads;
+  keys.kv_head = kv_head;
+  const int slot = kNew ? all.slots[sequence] : -1;
+  const bool is_new = slot >= 0 && slot < all.num_slots;
+  kernels::Visibility visibility;
+  visibility.num_keys = p.tables[p.context_at + sequence];
+  visibility.first_position = visibility.num_keys - (p.tables[sequence + 1] - p.tables[sequence]);
+  visibility.prefix = p.tables[p.prefix_at + sequence];
+  const int in_pages =
+      static_cast<int>(visible_keys(visibility, row_of_sequence)) - (is_new ? 1 : 0);
+  const int stretch = ((in_pages + kSplit - 1) / kSplit + kStep - 1) / kStep * kStep;
+  const int end = min((rank + 1) * stretch, in_pages);
+  const auto* k_pages = static_cast<const __nv_bfloat16*>(p.k_pages);
+  const auto* v_pages = static_cast<const __nv_bfloat16*>(p.v_pages);
+  uint4 k_words[kTogether], v_words[kTogether];
+  const auto load = [&](int begin) {
+#pragma unroll
+    for (int s = 0; s < kTogether; ++s) {
+      const int position = begin + group + s * kStep;
+      k_words[s] = {0, 0, 0, 0};
+      v_words[s] = {0, 0, 0, 0};
+      if (position < end) {
+        const std::size_t at = static_cast<std::size_t>(key_row(keys, position)) * kDim + part * 8;
+        k_words[s] = __ldcg(reinterpret_cast<const uint4*>(k_pages + at));
+        v_words[s] = __ldcg(reinterpret_cast<const uint4*>(v_pages + at));
+      }
+    }
+  };
+  const int begin = rank * stretch + warp * kGroups;
+  load(begin);
+  kernels::wait_for_earlier_kernels();
+  kernels::let_later_kernels_start();
+
+  const int width = (p.num_heads + 2 * p.num_kv_heads) * kDim;
+  const auto* qkv =
+      static_cast<const __nv_bfloat16*>(p.qkv) + static_cast<std::size_t>(row) * width;
+  float q[8];
+  const float scale = 1.44269504f * rsqrtf(static_cast<float>(kDim));
+  if constexpr (kNew) {
+    prepare<kDim>(all, sequence, head, kv_head, qkv, own, scratch);
+    __syncthreads();
+    // Of the heads that share keys the first stores them.
+    const bool is_first = head == 0 || (head - 1) * p.num_kv_heads / p.num_heads != kv_head;
+    if (is_new && rank == 0 && is_first) store_own(p, slot, kv_head, own);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) q[i] = own.q[part * 8 + i];
+  } else {
+    widen_8(*reinterpret_cast<const uint4*>(qkv + head * kDim + part * 8), q);
+  }
+#pragma unroll
+  for (int i = 0; i < 8; ++i) q[i] *= scale;
+  const auto score_of = [&](const float(&k)[8]) {
+    float score = 0;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) score += q[i] * k[i];
+#pragma unroll
+    for (int mask = 1; mask < kLanes; mask *= 2) score += __shfl_xor_sync(~0u, score, mask);
+    return score;
+  };
+  Softmax softmax;
+  if (kNew && is_new && rank == 0 && warp == 0) {  // the row's own key is in no page yet
+    float k[8], v[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      k[i] = own.k[part * 8 + i];
+      v[i] = own.v[part * 8 + i];
+    }
+    const float score = score_of(k);
+    if (group == 0) {
+      softmax.largest = score;
+      softmax.add(score, v);
+    }
+  }
+  for (int at = begin; at < end; at += kTogether * kStep) {
+    if (at != begin) load(at);
+    float scores[kTogether];
+    float joined = softmax.largest;
+#pragma unroll
+    for (int s = 0; s < kTogether; ++s) {
+      float k[8];
+      widen_8(k_words[s], k);
+      scores[s] = score_of(k);
+      if (at + group + s * kStep >= end) scores[s] = -2e30f;
+      joined = fmaxf(joined, scores[s]);
+    }
+    softmax.rescale(joined);
+#pragma unroll
+    for (int s = 0; s < kTogether; ++s) {
+      float v[8];
+      widen_8(v_words[s], v);
+      softmax.add(scores[s], v);
+    }
+  }
+#pragma unroll
+  for (int mask = kLanes; mask < 32; mask *= 2) softmax.join(mask);
+  if (lane == 0) {
+    parts.largest[warp] = softmax.largest;
+    parts.totals[warp] = softmax.total;
+  }
+  if (group == 0) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) parts.sums[warp][part * 8 + i] = softmax.sums[i];
+  }
+  __syncthreads();
+  auto* out = static_cast<__nv_bfloat16*>(p.out) +
+              (static_cast<std::size_t>(row) * p.num_heads + head) * kDim;
+  join_warps<kDim, kSplit>(parts, out);
+  if constexpr (kSplit > 1) {
+    cluster_sync();
+    if (rank == 0) join_blocks<kDim, kSplit>(parts, out);
+    cluster_sync();  // nobody leaves before its part was read
+  }
+}
+
+// A few rows have fewer heads than the device has places for blocks.
+template <int kDim, bool kNew>
+cudaError_t launch(const NewRows& p, KernelStream stream) {
+  const auto rows = static_cast<unsigned>(p.rows.num_tiles);
+  const auto heads = static_cast<unsigned>(p.rows.num_heads);
+  constexpr unsigned kThreads = kWarps * 32, kFewBlocks = 264;
+  if (stream.starts_early && rows * heads * 4 <= kFewBlocks) {
+    return launch_behind(decode<kDim, 4, kNew>, dim3(rows, heads * 4), kThreads, stream, p, 0, 4);
+  }
+  if (stream.starts_early && rows * heads * 2 <= kFewBlocks) {
+    return launch_behind(decode<kDim, 2, kNew>, dim3(rows, heads * 2), kThreads, stream, p, 0, 2);
+  }
+  return launch_behind(decode<kDim, 1, kNew>, dim3(rows, heads), kThreads, stream, p);
+}
+
+template <bool kNew>
+cudaError_t launch(const NewRows& args, KernelStream stream) {
+  switch (args.rows.head_dim) {
+    case 32:
+      return launch<32, kNew>(args, stream);
+    case 64:
+      return launch<64, kNew>(args, stream);
+    case 128:
+      return launch<128, kNew>(args, stream);
+    default:
+      return launch<256, kNew>(args, stream);
+  }
+}
+
+}  // namespace
+
+cudaError_t decode_attention(const DecodedRows& args, KernelStream stream) {
+  NewRows rows{};
+  rows.rows = args;
+  return launch<false>(rows, stream);
+}
+
+cudaError_t decode_new_rows(const NewRows& args, KernelStream stream) {
+  return launch<true>(args, stream);
+}
+
+}  // namespace fovea::cuda

@@ -181,9 +181,8 @@ struct TauArgs {
   TensorView output{};                            ///< [T, num_heads + num_kv_heads] scratch
 };
 
-/// A layer's attention, from its packed qkv on. Every row has a position; rows that are stored
-/// (slot
-/// >= 0) are stored where their position belongs.
+/// A layer's attention, from its packed qkv on. A row that is stored (its slot is not -1) is stored
+/// where its position belongs.
 struct CachedAttentionArgs {
   TensorView qkv;  ///< [T, qkv]; may be overwritten
   TauArgs tau{};

@@ -51,6 +51,16 @@ struct Softmax {
     }
   }
 
+  // totals become what sums are to be multiplied with.
+  __device__ __forceinline__ void finish() {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      totals[h] += __shfl_xor_sync(~0u, totals[h], 1);
+      totals[h] += __shfl_xor_sync(~0u, totals[h], 2);
+      totals[h] = 1.0f / totals[h];
+    }
+  }
+
   // The weights of 16 keys as the left side of a product.
   __device__ __forceinline__ void weigh(const float (&scores)[kKeys / 8][4], int chunk,
                                         unsigned (&weights)[4]) {
@@ -68,6 +78,42 @@ struct Softmax {
     }
   }
 };
+
+// A warp's 16 rows, each times a factor of its own, by way of shared memory: every lane writes 16
+// bytes at a time. `main` and `tail` hold 16 rows of 128 and of 16 bytes.
+template <int kDim>
+__device__ __forceinline__ void put_rows(const float (&sums)[kDim / 8][4],
+                                         const float (&factors)[2], unsigned main, unsigned tail,
+                                         __nv_bfloat16* out, int stride, int num_rows) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const int row = lane / 4 + h * 8;
+#pragma unroll
+    for (int d = 0; d < kDim / 8; ++d) {
+      const unsigned piece =
+          d < 8 ? main + row * 128 + (d ^ row % 8) * 16 : tail + row * 16;  // spread over the banks
+      const unsigned pair = pair_of(sums[d][2 * h] * factors[h], sums[d][2 * h + 1] * factors[h]);
+      asm volatile("st.shared.b32 [%0], %1;" ::"r"(piece + lane % 4 * 4), "r"(pair) : "memory");
+    }
+  }
+  __syncwarp();
+  const auto put = [&](unsigned from, int row, int column) {
+    uint4 piece;
+    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(piece.x), "=r"(piece.y), "=r"(piece.z), "=r"(piece.w)
+                 : "r"(from)
+                 : "memory");
+    if (row >= num_rows) return;
+    *reinterpret_cast<uint4*>(out + static_cast<std::size_t>(row) * stride + column) = piece;
+  };
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int row = i * 4 + lane / 8;
+    put(main + row * 128 + (lane % 8 ^ row % 8) * 16, row, lane % 8 * 8);
+  }
+  if (kDim > 64 && lane < 16) put(tail + lane * 16, lane, 64);
+}
 
 // Keys that a row does not see count for nothing.
 __device__ __forceinline__ void mask(float (&scores)[kKeys / 8][4], int begin,
@@ -103,7 +149,8 @@ __global__ void __launch_bounds__(kThreads, 2) attend(const __grid_constant__ Ca
   __syncwarp();
 
   const int group = __shfl_sync(~0u, threadIdx.x / 128, 0);
-  const int upper = group * 64 + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4;
+  const int warp_row = group * 64 + threadIdx.x / 32 % 4 * 16;
+  const int upper = warp_row + threadIdx.x % 32 / 4;
   const int seen[2] = {tile.seen(upper), tile.seen(upper + 8)};
   const int seen_by_all = __reduce_min_sync(~0u, min(seen[0], seen[1]));
   const std::uint64_t queries =
@@ -116,6 +163,13 @@ __global__ void __launch_bounds__(kThreads, 2) attend(const __grid_constant__ Ca
   const std::uint64_t values = operand(stages + At::kValuesAt, 16, 8 * 128, Swizzle::k128Bytes);
   const std::uint64_t value_tail =
       operand(stages + At::kValueTailAt, 16, 8 * 32, Swizzle::k32Bytes);
+  if (group * 64 >= tile.num_rows) {  // nothing to do but to let the stages go
+    for (int index = 0; index < num_tiles; ++index) {
+      wait_for(memory.keys_here(index), memory.parity(index));
+      if (threadIdx.x % 128 == 0) arrive(memory.is_free(index));
+    }
+    return;
+  }
   Softmax<kDim> softmax;
   float sums[kDim / 8][4];
   wait_for(memory.queries_here(), 0);
@@ -159,22 +213,12 @@ __global__ void __launch_bounds__(kThreads, 2) attend(const __grid_constant__ Ca
     wait_for_products<0>();
     if (threadIdx.x % 128 == 0) arrive(memory.is_free(index));
   }
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    float total = softmax.totals[h] + __shfl_xor_sync(~0u, softmax.totals[h], 1);
-    total += __shfl_xor_sync(~0u, total, 2);
-    const int row = upper + h * 8;
-    if (row >= tile.num_rows) continue;
-    const float inverse = 1.0f / total;
-    auto* out = static_cast<__nv_bfloat16*>(call.args.out) +
-                ((tile.first_row + tile.row + row) * call.args.num_heads + blockIdx.y) * kDim +
-                threadIdx.x % 4 * 2;
-#pragma unroll
-    for (int d = 0; d < kDim / 8; ++d) {
-      *reinterpret_cast<unsigned*>(out + d * 8) =
-          pair_of(sums[d][2 * h] * inverse, sums[d][2 * h + 1] * inverse);
-    }
-  }
+  auto* out = static_cast<__nv_bfloat16*>(call.args.out) +
+              ((tile.first_row + tile.row + warp_row) * call.args.num_heads + blockIdx.y) * kDim;
+  softmax.finish();
+  put_rows<kDim>(sums, softmax.totals, memory.queries + warp_row * 128,
+                 memory.queries + At::kQueryTailAt + warp_row * 32, out, call.args.num_heads * kDim,
+                 tile.num_rows - warp_row);
 }
 
 // A tensor of bf16 in four dimensions, the innermost without gaps, and the box that is copied.
@@ -220,12 +264,13 @@ std::unique_ptr<const HopperAttention> HopperAttention::create() {
 }
 
 bool HopperAttention::takes_crops(const TensorAttention& args) {
-  return (args.head_dim == 64 || args.head_dim == 72) && is_aligned(args.qkv);
+  return (args.head_dim == 64 || args.head_dim == 72) && is_aligned(args.qkv) &&
+         is_aligned(args.out);
 }
 
 bool HopperAttention::takes_pages(const TensorAttention& args) {
   return args.head_dim == 64 && args.page_size % kPageRows == 0 && is_aligned(args.qkv) &&
-         is_aligned(args.k_pages) && is_aligned(args.v_pages);
+         is_aligned(args.out) && is_aligned(args.k_pages) && is_aligned(args.v_pages);
 }
 
 cudaError_t HopperAttention::self_attention(const TensorAttention& args,

@@ -137,13 +137,14 @@ __global__ void __launch_bounds__(kThreads, 2) attend(const __grid_constant__ Ca
   const auto address = static_cast<unsigned>(__cvta_generic_to_shared(scratch));
   const Memory<kDim> memory{(address + At::kAlignment - 1) / At::kAlignment * At::kAlignment};
   const bool leads = threadIdx.x == 0;
+  const bool copies = threadIdx.x % 32 == 0 && threadIdx.x / 32 < kCopiers<kPaged>;
   if (leads) make_barriers(memory);
   __syncthreads();
   kernels::wait_for_earlier_kernels();
   const Tile tile = find_tile<kPaged>(call.args);
   const int num_tiles = (tile.seen(kRows - 1) + kKeys - 1) / kKeys;
-  if (leads) {
-    copy_queries<kDim, kPaged>(call, tile, memory);
+  if (leads) copy_queries<kDim, kPaged>(call, tile, memory);
+  if (copies) {
     for (int i = 0; i < min(kAhead, num_tiles); ++i) copy_keys<kDim, kPaged>(call, tile, i, memory);
   }
   __syncwarp();
@@ -184,7 +185,7 @@ __global__ void __launch_bounds__(kThreads, 2) attend(const __grid_constant__ Ca
     }
     if constexpr (At::kHasTail) multiply_64x96(scores, query_tail, key_tail + stage, true);
     commit_products();
-    if (leads && index + kAhead < num_tiles) {
+    if (copies && index + kAhead < num_tiles) {
       copy_keys<kDim, kPaged>(call, tile, index + kAhead, memory);
     }
     __syncwarp();

@@ -124,31 +124,37 @@ __device__ __forceinline__ void copy_queries(const Call& call, const Tile& tile,
   }
 }
 
-// One thread asks for a tile of keys and values, once nobody reads what was in its stage.
+// A tile of pages comes in a dozen boxes, for which four warps share the work, since it holds them
+// up; a tile of a crop in up to four, which are cheaper than four warps' waiting.
+template <bool kPaged>
+constexpr int kCopiers = kPaged ? 4 : 1;
+
+// Asks for a tile of keys and values, once nobody reads what was in its stage: for the first lanes
+// of the first kCopiers warps.
 template <int kDim, bool kPaged>
 __device__ __forceinline__ void copy_keys(const Call& call, const Tile& tile, int index,
                                           Memory<kDim> memory) {
   using At = Layout<kDim>;
+  const int copier = threadIdx.x / 32, begin = index * kKeys;
   const unsigned keys = memory.stage(index), values = keys + At::kValuesAt;
   const unsigned keys_here = memory.keys_here(index), values_here = memory.values_here(index);
-  const int begin = index * kKeys;
   if (index >= kStages) wait_for(memory.is_free(index), memory.parity(index - kStages));
-  arrive_expecting(keys_here, At::kMainBytes + At::kTailBytes);
-  arrive_expecting(values_here, At::kMainBytes + At::kTailBytes);
+  if (copier == 0) {
+    arrive_expecting(keys_here, At::kMainBytes + At::kTailBytes);
+    arrive_expecting(values_here, At::kMainBytes + At::kTailBytes);
+  }
   if constexpr (kPaged) {
     const TensorAttention& p = call.args;
     const int head = blockIdx.y * p.num_kv_heads / p.num_heads;
-    int pages[kChunks];
 #pragma unroll
-    for (int c = 0; c < kChunks; ++c) {
-      const int position = begin + c * kPageRows;
-      pages[c] = position < tile.num_keys() ? tile.pages[position / p.page_size] : p.num_pages;
-    }
-#pragma unroll
-    for (int c = 0; c < kChunks; ++c) {
-      const int row = (begin + c * kPageRows) % p.page_size, to = c * kPageRows * 128;
-      copy_box(keys + to, &call.keys, 0, row, head, pages[c], keys_here);
-      copy_box(values + to, &call.values, 0, row, head, pages[c], values_here);
+    for (int c = 0; c < kChunks; c += kCopiers<kPaged>) {
+      if (c + copier >= kChunks) break;
+      const int first = (c + copier) * kPageRows, position = begin + first;
+      const int page = position < tile.num_keys() ? tile.pages[position / p.page_size]
+                                                  : p.num_pages;  // beyond the tensor: zeros
+      const int row = position % p.page_size;
+      copy_box(keys + first * 128, &call.keys, 0, row, head, page, keys_here);
+      copy_box(values + first * 128, &call.values, 0, row, head, page, values_here);
     }
   } else {
     const int head = blockIdx.y, crop = blockIdx.z;

@@ -229,6 +229,7 @@ struct Box {
   cuuint32_t rows[4];     // of the box
 };
 
+// Of the promotions of reads to whole lines in L2, none and that to 256 bytes are slower.
 CUresult encode(void* encode, const void* data, const Box& box, bool is_tail, CUtensorMap& map) {
   const cuuint32_t steps[4] = {1, 1, 1, 1};
   const auto function = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(encode);

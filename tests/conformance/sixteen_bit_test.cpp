@@ -38,6 +38,84 @@ class SixteenBit : public ConformanceTest {
     const Guarded exact = run(DType::kF32);
     expect_close(run(DType::kBf16), widened(exact.floats()), tolerance, what);
   }
+
+  // Fills pages and attends to them: rows, context and prefix of each sequence.
+  void check_pages_of(const Ints& query_start, const Ints& context, const Ints& prefix) {
+    struct Case {
+      int heads, kv_heads, head_dim, page_size;
+      DType pages;
+    };
+    const int longest = *std::max_element(context.begin(), context.end());
+    const auto sequences = static_cast<std::int64_t>(context.size());
+    const std::int64_t total = query_start.back();
+    for (const Case c : {Case{2, 2, 64, 16, DType::kBf16}, Case{4, 2, 64, 16, DType::kBf16},
+                         Case{2, 1, 72, 16, DType::kBf16}, Case{2, 2, 32, 8, DType::kBf16},
+                         Case{1, 1, 128, 24, DType::kBf16}, Case{1, 1, 256, 16, DType::kBf16},
+                         Case{4, 1, 64, 32, DType::kBf16}, Case{2, 2, 64, 16, DType::kI8}}) {
+      const HeadLayout heads{c.heads, c.kv_heads, c.head_dim, c.page_size};
+      const std::int64_t width = std::int64_t{c.heads + 2 * c.kv_heads} * c.head_dim;
+      const std::int64_t max_pages = (longest + c.page_size - 1) / c.page_size;
+      // Physical pages in a scattered order, one of them never used.
+      const std::int64_t num_pages = sequences * max_pages + 1;
+      const std::int64_t stride = num_pages % 7 != 0 ? 7 : (num_pages % 5 != 0 ? 5 : 1);
+      Ints table;
+      for (std::int64_t i = 0; i + 1 < num_pages; ++i) {
+        table.push_back(static_cast<std::int32_t>((i * stride + 3) % num_pages));
+      }
+      Floats rope;
+      for (int p = 0; p < longest; ++p) {
+        for (int i = 0; i < 4; ++i) {
+          rope.push_back(std::cos(0.1f * static_cast<float>(p * (i + 1))));
+          rope.push_back(std::sin(0.1f * static_cast<float>(p * (i + 1))));
+        }
+      }
+      const Guarded rope_tensor = Guarded::of(rope, {longest, 4, 2});
+      const auto run = [&](DType type) {
+        const Shape pool{num_pages, c.kv_heads, std::int64_t{c.page_size} * c.head_dim};
+        const Shape steps{num_pages, c.kv_heads, c.page_size};
+        const Guarded k(c.pages, pool), v(c.pages, pool);
+        const Guarded k_scale(DType::kF32, steps), v_scale(DType::kF32, steps);
+        KvPages pages{k.view(), v.view()};
+        if (c.pages == DType::kI8) {
+          pages.k_scale = k_scale.view();
+          pages.v_scale = v_scale.view();
+        }
+        const Guarded out(type, {total, std::int64_t{c.heads} * c.head_dim});
+        const Guarded step(type, {total, width});
+        for (std::size_t s = 0; s < context.size(); ++s) {
+          const Floats qkv = random16(context[s] * width, 20 + s, 2);
+          const Guarded rows = tensor(type, qkv, {context[s], width});
+          Ints positions, slots;
+          for (std::int32_t i = 0; i < context[s]; ++i) {
+            positions.push_back(i);
+            slots.push_back(table[s * static_cast<std::size_t>(max_pages) +
+                                  static_cast<std::size_t>(i / c.page_size)] *
+                                c.page_size +
+                            i % c.page_size);
+          }
+          ops().rope_and_store_kv(
+              stream(), rope_tensor.view(), Guarded::of(positions, {context[s]}).view(),
+              Guarded::of(slots, {context[s]}).view(), heads, rows.view(), pages);
+          const std::int32_t count = query_start[s + 1] - query_start[s];
+          const TensorView from = rows.view().rows(context[s] - count, count);
+          std::copy_n(from.data, from.size_bytes(), step.view().rows(query_start[s], count).data);
+        }
+        ops().paged_attention(stream(), step.view(), pages, heads,
+                              {.query_start = query_start,
+                               .context_len = context,
+                               .prefix_len = prefix,
+                               .page_table = table,
+                               .max_pages = max_pages},
+                              out.view());
+        for (const Guarded* tensor : {&k, &v, &k_scale, &v_scale}) tensor->check_guards();
+        return out;
+      };
+      // Rotated keys are rounded to bf16 before they meet the cache, or in it.
+      expect_equal_but_for_rounding(run, c.pages == DType::kI8 ? 2e-2 : kAttended,
+                                    "heads of " + std::to_string(c.head_dim) + ", pages of " +
+                                        std::string(dtype_name(c.pages)));
+    }
+  }
 };
 
 TEST_P(SixteenBit, LinearForEveryNumberOfRows) {
@@ -194,7 +272,11 @@ TEST_P(SixteenBit, SelfAttention) {
   };
   for (const Case c :
        {Case{1, 1, 2, 8}, Case{2, 9, 2, 24}, Case{1, 36, 3, 48}, Case{2, 100, 1, 64},
-        Case{1, 257, 2, 72}, Case{1, 130, 1, 80}, Case{1, 65, 1, 128}, Case{1, 40, 1, 256}}) {
+        Case{1, 257, 2, 72}, Case{1, 130, 1, 80}, Case{1, 65, 1, 128}, Case{1, 40, 1, 256},
+        Case{2, 1, 16, 72}, Case{1, 64, 1, 72}, Case{2, 65, 16, 72}, Case{3, 96, 1, 72},
+        Case{2, 128, 1, 72}, Case{1, 129, 1, 64}, Case{2, 200, 1, 64}, Case{1, 1, 1, 64},
+        Case{3, 729, 2, 72}, Case{1, 729, 1, 64}}) {
+    if (c.tokens > 300 && GetParam().device == "emulator") continue;  // it takes its time
     const std::int64_t dim = c.heads * c.head_dim;
     const Floats qkv = random16(c.crops * c.tokens * 3 * dim, 7, 2);
     expect_equal_but_for_rounding(
@@ -208,80 +290,36 @@ TEST_P(SixteenBit, SelfAttention) {
   }
 }
 
-TEST_P(SixteenBit, PagedAttention) {
-  struct Case {
-    int heads, kv_heads, head_dim, page_size;
-    DType pages;
-  };
-  // Rows, context and prefix of each sequence: prompts, chunks, decoded rows.
-  const Ints query_start = {0, 50, 51, 53, 95, 96}, context = {50, 633, 70, 200, 1};
-  const Ints prefix = {37, 100, 0, 190, 0};
-  const int longest = 633;
-  for (const Case c : {Case{2, 2, 64, 16, DType::kBf16}, Case{4, 2, 64, 16, DType::kBf16},
-                       Case{2, 1, 72, 16, DType::kBf16}, Case{2, 2, 32, 8, DType::kBf16},
-                       Case{1, 1, 128, 24, DType::kBf16}, Case{1, 1, 256, 16, DType::kBf16},
-                       Case{2, 2, 64, 16, DType::kI8}}) {
-    const HeadLayout heads{c.heads, c.kv_heads, c.head_dim, c.page_size};
-    const std::int64_t width = std::int64_t{c.heads + 2 * c.kv_heads} * c.head_dim;
-    const std::int64_t max_pages = (longest + c.page_size - 1) / c.page_size;
-    const std::int64_t num_pages = 5 * max_pages;
-    Ints table;
-    for (std::int64_t i = 0; i < num_pages; ++i) {
-      table.push_back(static_cast<std::int32_t>((i * 7 + 3) % num_pages));
-    }
-    Floats rope;
-    for (int p = 0; p < longest; ++p) {
-      for (int i = 0; i < 4; ++i) {
-        rope.push_back(std::cos(0.1f * static_cast<float>(p * (i + 1))));
-        rope.push_back(std::sin(0.1f * static_cast<float>(p * (i + 1))));
-      }
-    }
-    const Guarded rope_tensor = Guarded::of(rope, {longest, 4, 2});
-    const auto run = [&](DType type) {
-      const Shape pool{num_pages, c.kv_heads, std::int64_t{c.page_size} * c.head_dim};
-      const Shape steps{num_pages, c.kv_heads, c.page_size};
-      const Guarded k(c.pages, pool), v(c.pages, pool);
-      const Guarded k_scale(DType::kF32, steps), v_scale(DType::kF32, steps);
-      KvPages pages{k.view(), v.view()};
-      if (c.pages == DType::kI8) {
-        pages.k_scale = k_scale.view();
-        pages.v_scale = v_scale.view();
-      }
-      const Guarded out(type, {96, std::int64_t{c.heads} * c.head_dim});
-      const Guarded step(type, {96, width});
-      for (std::size_t s = 0; s < context.size(); ++s) {
-        const Floats qkv = random16(context[s] * width, 20 + s, 2);
-        const Guarded rows = tensor(type, qkv, {context[s], width});
-        Ints positions, slots;
-        for (std::int32_t i = 0; i < context[s]; ++i) {
-          positions.push_back(i);
-          slots.push_back(table[s * static_cast<std::size_t>(max_pages) +
-                                static_cast<std::size_t>(i / c.page_size)] *
-                              c.page_size +
-                          i % c.page_size);
-        }
-        ops().rope_and_store_kv(stream(), rope_tensor.view(),
-                                Guarded::of(positions, {context[s]}).view(),
-                                Guarded::of(slots, {context[s]}).view(), heads, rows.view(), pages);
-        const std::int32_t count = query_start[s + 1] - query_start[s];
-        const TensorView from = rows.view().rows(context[s] - count, count);
-        std::copy_n(from.data, from.size_bytes(), step.view().rows(query_start[s], count).data);
-      }
-      ops().paged_attention(stream(), step.view(), pages, heads,
-                            {.query_start = query_start,
-                             .context_len = context,
-                             .prefix_len = prefix,
-                             .page_table = table,
-                             .max_pages = max_pages},
-                            out.view());
-      for (const Guarded* tensor : {&k, &v, &k_scale, &v_scale}) tensor->check_guards();
+TEST_P(SixteenBit, ACropIsBitEqualInAnyBatch) {
+  const std::int64_t crops = 3, tokens = 150;
+  const int heads = 2;
+  for (const std::int64_t head_dim : {64, 72, 80}) {
+    const std::int64_t dim = heads * head_dim, rows = crops * tokens;
+    const Guarded qkv = Guarded::bf16_of(random_floats(rows * 3 * dim, 7, 3), {rows, 3 * dim});
+    const auto run = [&](std::int64_t begin, std::int64_t count) {
+      const Guarded out(DType::kBf16, {count, dim});
+      ops().self_attention(stream(), qkv.view().rows(begin, count), static_cast<int>(tokens), heads,
+                           out.view());
       return out;
     };
-    // Rotated keys are rounded to bf16 before they meet the cache, or in it.
-    expect_equal_but_for_rounding(run, c.pages == DType::kI8 ? 2e-2 : kAttended,
-                                  "heads of " + std::to_string(c.head_dim) + ", pages of " +
-                                      std::string(dtype_name(c.pages)));
+    const Guarded together = run(0, rows);
+    for (std::int64_t crop = 0; crop < crops; ++crop) {
+      EXPECT_EQ(row_bits(run(crop * tokens, tokens), 0, tokens),
+                row_bits(together, crop * tokens, tokens))
+          << "crop " << crop << ", heads of " << head_dim;
+    }
   }
+}
+
+TEST_P(SixteenBit, PagedAttention) {
+  // Rows, context and prefix of each sequence: prompts, chunks, decoded rows.
+  check_pages_of({0, 50, 51, 53, 95, 96}, {50, 633, 70, 200, 1}, {37, 100, 0, 190, 0});
+}
+
+TEST_P(SixteenBit, PagedAttentionOfLongPrompts) {
+  if (GetParam().device == "emulator") return;  // it takes its time
+  check_pages_of({0, 300, 429, 434, 562, 660}, {300, 650, 97, 128, 98}, {193, 600, 0, 128, 0});
+  check_pages_of({0, 775}, {775}, {730});
 }
 
 TEST_P(SixteenBit, LayerNormOfEveryWidth) {

@@ -16,13 +16,6 @@ constexpr int kKeys = 64;  // of a tile
 constexpr int kThreads = kWarps * 32;
 static_assert(kAttentionTileRows == kWarps * 16);
 
-// 2^x to 2 units in the last place; 0 for what is too small.
-__device__ __forceinline__ float fast_exp2(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
 // One tile of 64 rows of one head: `num_rows` of them are there, q points to the first, which is
 // row `row` of the sequence.
 struct Tile {

@@ -17,6 +17,7 @@ Result<std::unique_ptr<Ops>> CudaOps::create(Device& device, portable::Launcher&
   std::unique_ptr<CudaOps> ops(new CudaOps(device, launcher, options));
   auto products = LargeProducts::create(device);
   if (products.ok()) ops->products_ = std::move(products).value();
+  ops->hopper_attention_ = HopperAttention::create();
   return std::unique_ptr<Ops>(std::move(ops));
 }
 

@@ -3,6 +3,7 @@
 #include <memory>
 #include <optional>
 
+#include "backend/cuda/hopper_attention.h"
 #include "backend/cuda/large_products.h"
 #include "backend/cuda/native_kernels.h"
 #include "backend/portable/device_matrix.h"
@@ -65,8 +66,9 @@ class CudaOps final : public portable::PortableOps {
                  const LargeProduct& product, Activation& activation);
 
   Options options_;
-  std::unique_ptr<LargeProducts> products_;  // null without cuBLASLt
-  portable::GrowingBuffer operand_;          // of the product at hand, in another type
+  std::unique_ptr<LargeProducts> products_;                  // null without cuBLASLt
+  std::unique_ptr<const HopperAttention> hopper_attention_;  // null on other devices
+  portable::GrowingBuffer operand_;  // of the product at hand, in another type
   portable::GrowingBuffer expert_memory_;
 };
 

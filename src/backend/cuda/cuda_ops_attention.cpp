@@ -33,7 +33,10 @@ void CudaOps::self_attention(Stream& stream, TensorView qkv, int tokens, int num
                        .head_dim = head_dim};
   call.tokens = tokens;
   call.num_crops = static_cast<int>(rows / tokens);
-  cuda_stream.check(cuda::self_attention(call, cuda_stream.for_kernels()), "attention of crops");
+  const bool on_hopper = hopper_attention_ != nullptr && HopperAttention::takes_crops(call);
+  cuda_stream.check(on_hopper ? hopper_attention_->self_attention(call, cuda_stream.for_kernels())
+                              : cuda::self_attention(call, cuda_stream.for_kernels()),
+                    "attention of crops");
 }
 
 void CudaOps::paged_attention(Stream& stream, TensorView qkv, KvPages pages, HeadLayout heads,
@@ -43,30 +46,36 @@ void CudaOps::paged_attention(Stream& stream, TensorView qkv, KvPages pages, Hea
     return PortableOps::paged_attention(stream, qkv, pages, heads, batch, out);
   }
   portable::check_pages(pages, heads);
-  const AttentionTables tables =
-      put_attention_tables(stream, batch, kAttentionTileRows, kMostDecoded);
+  TensorAttention call{.qkv = qkv.data,
+                       .out = out.data,
+                       .num_heads = heads.num_heads,
+                       .num_kv_heads = heads.num_kv_heads,
+                       .head_dim = heads.head_dim};
+  call.k_pages = pages.k.data;
+  call.v_pages = pages.v.data;
+  call.page_size = heads.page_size;
+  call.max_pages = static_cast<int>(batch.max_pages);
+  call.num_rows = static_cast<int>(qkv.shape[0]);
+  call.num_pages = static_cast<int>(pages.k.shape[0]);
+  const bool on_hopper = hopper_attention_ != nullptr && HopperAttention::takes_pages(call);
+  const AttentionTables tables = put_attention_tables(
+      stream, batch, on_hopper ? HopperAttention::kTileRows : kAttentionTileRows, kMostDecoded);
   auto& cuda_stream = static_cast<CudaStream&>(stream);
   if (tables.data == nullptr ||
       !cuda_stream.check(cudaSetDevice(options_.device_index), "choosing the device")) {
     return;
   }
   if (tables.num_prompt_tiles > 0) {
-    TensorAttention call{.qkv = qkv.data,
-                         .out = out.data,
-                         .num_heads = heads.num_heads,
-                         .num_kv_heads = heads.num_kv_heads,
-                         .head_dim = heads.head_dim};
-    call.k_pages = pages.k.data;
-    call.v_pages = pages.v.data;
     call.tables = reinterpret_cast<const std::int32_t*>(tables.data);
     call.context_at = static_cast<int>(tables.context_at);
     call.prefix_at = static_cast<int>(tables.prefix_at);
     call.pages_at = static_cast<int>(tables.pages_at);
-    call.page_size = heads.page_size;
-    call.max_pages = static_cast<int>(batch.max_pages);
     call.tiles_at = static_cast<int>(tables.prompt_tiles_at);
     call.num_tiles = static_cast<int>(tables.num_prompt_tiles);
-    cuda_stream.check(prompt_attention(call, cuda_stream.for_kernels()), "attention of prompts");
+    cuda_stream.check(on_hopper
+                          ? hopper_attention_->prompt_attention(call, cuda_stream.for_kernels())
+                          : prompt_attention(call, cuda_stream.for_kernels()),
+                      "attention of prompts");
   }
   if (tables.num_decode_tiles > 0) {
     cuda_stream.check(decode_attention(decoded_rows(qkv, pages, heads, batch, tables, out),

@@ -140,6 +140,7 @@ struct TensorAttention {
   const std::int32_t* tables = nullptr;
   int context_at = 0, prefix_at = 0, pages_at = 0, tiles_at = 0;
   int page_size = 0, max_pages = 0, num_tiles = 0;
+  int num_rows = 0, num_pages = 0;  ///< of qkv; of the cache
 };
 inline constexpr int kAttentionTileRows = 64;
 /// Whether the kernel takes heads of this size.

@@ -50,6 +50,13 @@ __device__ __forceinline__ void load_transposed(unsigned (&r)[4], const void* ro
                : "r"(address));
 }
 
+/// 2^x to 2 units in the last place; 0 for what is too small.
+__device__ __forceinline__ float fast_exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 /// Eight bf16 as floats.
 __device__ __forceinline__ void widen_8(uint4 packed, float (&out)[8]) {
   const unsigned words[4] = {packed.x, packed.y, packed.z, packed.w};

@@ -283,7 +283,7 @@ class BenchServe {
 
   void print_overload_head() {
     fmt::print(terminal_.out,
-               "\nMore than can be answered: offered at random times, each with a deadline\n"
+               "\nAt multiples of that: offered at random times, each with a deadline\n"
                "{:>5} {:>10} {:>8} {:>10} {:>8} {:>7}  {:^26}  {:^26}\n"
                "{:>5} {:>10} {:>8} {:>10} {:>8} {:>7}  {:>8} {:>8} {:>8}  {:>8} {:>8} {:>8}\n",
                "batch", "offered/s", "deadline", "in time/s", "of what", "given", "first token ms",

@@ -104,6 +104,9 @@ void add_model_options(CLI::App& app, ModelArgs& model) {
       [&options](int value) { options.num_threads = value; }, kMaxThreads);
   add_integer(app, "--max-context", 1, "Positions of picture, prompt and answer together",
               [&options](int value) { options.max_context = value; });
+  app.add_flag(
+      "--batch-invariant", options.batch_invariant,
+      "Answers do not depend on what else is answered: always so on a CPU, slower on a GPU");
   add_repeatable(app, "--adapter", "NAME=PATH", "A LoRA adapter: safetensors",
                  [&options](const std::string& text) {
                    const std::size_t equals = text.find('=');
@@ -127,8 +130,9 @@ void add_model_options(CLI::App& app, ModelArgs& model) {
             });
   add_size(app, "--image-cache-disk", "Size of that folder at most; 4G when not given",
            [&options](std::size_t size) { options.image_cache_folder_bytes = size; });
-  for (const char* name : {"--models-dir", "--kv-dtype", "--threads", "--max-context", "--adapter",
-                           "--compat", "--image-cache", "--image-cache-disk"}) {
+  for (const char* name :
+       {"--models-dir", "--kv-dtype", "--threads", "--max-context", "--batch-invariant",
+        "--adapter", "--compat", "--image-cache", "--image-cache-disk"}) {
     app.get_option(name)->group("Model and machine");
   }
 }

@@ -63,6 +63,9 @@ struct EngineOptions {
   int num_threads = 0;  ///< CPU threads; 0 = every usable processor
   std::string
       cpu_isa;  ///< force an instruction set ("generic", "avx2", ...); empty = the best there is
+  /// The same request gets the same answer to the bit whatever else is answered beside it. On the
+  /// processor that is always so; on a GPU it is slower.
+  bool batch_invariant = false;
   int max_context =
       0;  ///< positions of one sequence (prompt and answer); 0 = the model's own, at most 4096
   int max_sequences = 16;  ///< answers that are generated at once, 1..1024

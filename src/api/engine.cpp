@@ -110,8 +110,10 @@ class Engine::Impl {
     std::unique_ptr<Impl> impl(new Impl);
     impl->compatibility_ = options.compatibility;
     impl->precision_ = options.precision;
-    FOVEA_TRY(impl->device_, create_device(options.device, {.num_threads = options.num_threads,
-                                                            .cpu_isa = options.cpu_isa}));
+    FOVEA_TRY(impl->device_,
+              create_device(options.device, {.num_threads = options.num_threads,
+                                             .cpu_isa = options.cpu_isa,
+                                             .batch_invariant = options.batch_invariant}));
     FOVEA_TRY(ModelFiles files, open_model(options.model));
     const Checkpoint& checkpoint = files.checkpoint;
     impl->tokenizer_ = std::make_unique<const Tokenizer>(std::move(files.tokenizer));
@@ -229,9 +231,9 @@ class Engine::Impl {
   Status open_image_store(const Checkpoint& checkpoint, const EngineOptions& options) {
     if (options.image_cache_folder.empty()) return {};
     const std::string model =
-        fmt::format("{} {} {}{} {}", fingerprint(checkpoint), model_->config().family,
+        fmt::format("{} {} {}{} {}{}", fingerprint(checkpoint), model_->config().family,
                     dtype_name(model_->storage()), precision_ == Precision::kFp8 ? " fp8" : "",
-                    compatibility_.pixels_in_fp32);
+                    compatibility_.pixels_in_fp32, options.batch_invariant ? " invariant" : "");
     FOVEA_TRY(ImageStore store, ImageStore::open(options.image_cache_folder, model,
                                                  options.image_cache_folder_bytes));
     image_store_.emplace(std::move(store));

@@ -12,15 +12,9 @@ failed=0
 echo "cuda: conformance"
 "$conformance" --gtest_brief=1 --gtest_filter='*/cuda' || failed=1
 echo "cuda: golden stages and answers"
-FOVEA_GOLDEN_DEVICE=cuda "$golden" --gtest_brief=1 --gtest_filter='*GoldenStages*:*GoldenAnswer*' ||
-  failed=1
+FOVEA_GOLDEN_DEVICE=cuda "$golden" --gtest_brief=1 || failed=1
 if command -v compute-sanitizer >/dev/null; then
-  # What draws thousands of words or walks every chunking takes minutes there and touches nothing new.
-  few='*/cuda-*Draws*:*TopP*:*TopK*:*MinP*:*AllowedList*:*Chunked*:*AtAnyBatch*:*WholeCrop*'
-  for tool in memcheck racecheck; do
-    echo "cuda: conformance under $tool"
-    compute-sanitizer --tool "$tool" --error-exitcode 9 "$conformance" --gtest_brief=1 \
-      --gtest_filter="$few" || failed=1
-  done
+  echo "cuda: conformance under compute-sanitizer"
+  "$root/tests/cuda/sanitize.sh" "$conformance" || failed=1
 fi
 exit "$failed"

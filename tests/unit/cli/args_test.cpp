@@ -48,6 +48,7 @@ TEST(Args, EveryOptionReachesItsField) {
                                      "3",
                                      "--max-context",
                                      "900",
+                                     "--batch-invariant",
                                      "--compat",
                                      "clamp_boxes=false",
                                      "--compat",
@@ -83,6 +84,7 @@ TEST(Args, EveryOptionReachesItsField) {
   EXPECT_EQ(args.model.model, "m");
   EXPECT_EQ(args.model.options.device, "cpu");
   EXPECT_EQ(args.model.options.precision, Precision::kF32);
+  EXPECT_TRUE(args.model.options.batch_invariant);
   EXPECT_EQ(args.model.options.num_threads, 3);
   EXPECT_EQ(args.model.options.max_context, 900);
   EXPECT_FALSE(args.model.options.compatibility.clamp_boxes);

@@ -11,3 +11,4 @@
 #include "pictures.h"
 #include "rows.h"
 #include "sample.h"
+#include "sample_scan.h"

@@ -67,6 +67,7 @@ GPU_FN float gpu_min(float a, float b) { return fminf(a, b); }
 GPU_FN bool is_nan(float x) { return x != x; }
 GPU_FN bool is_finite(float x) { return (as_u32(x) & 0x7f800000u) != 0x7f800000u; }
 GPU_FN u64 mul_hi(u64 a, u64 b) { return __umul64hi(a, b); }
+GPU_FN u32 count_bits(u32 x) { return static_cast<u32>(__popc(x)); }
 GPU_FN u32 mul_hi(u32 a, u32 b) { return __umulhi(a, b); }
 
 GPU_FN void block_sync(const Thread&) { __syncthreads(); }
@@ -99,6 +100,10 @@ GPU_FN u64 warp_max(const Thread& t, u64 value) {
     value = other > value ? other : value;
   }
   return value;
+}
+GPU_FN u32 first_lane(const Thread&, bool holds) {
+  const u32 lanes = __ballot_sync(0xffffffffu, holds);
+  return lanes == 0 ? 32 : static_cast<u32>(__ffs(static_cast<int>(lanes))) - 1;
 }
 
 GPU_FN u32 atomic_add_u32(u32* word, u32 value) { return atomicAdd(word, value); }

@@ -81,6 +81,7 @@ inline float gpu_max(float a, float b) { return std::fmax(a, b); }
 inline float gpu_min(float a, float b) { return std::fmin(a, b); }
 inline bool is_nan(float x) { return std::isnan(x); }
 inline bool is_finite(float x) { return std::isfinite(x); }
+inline u32 count_bits(u32 x) { return static_cast<u32>(__builtin_popcount(x)); }
 inline u64 mul_hi(u64 a, u64 b) {
   __extension__ using Wide = unsigned __int128;
   return static_cast<u64>((static_cast<Wide>(a) * b) >> 64);
@@ -136,6 +137,13 @@ inline float warp_max(const Thread& t, float value) {
 }
 inline u64 warp_max(const Thread& t, u64 value) {
   return host::butterfly(t, value, [](u64 a, u64 b) { return a > b ? a : b; });
+}
+/// The first lane for which `holds`; 32 when there is none.
+inline u32 first_lane(const Thread& t, bool holds) {
+  const u64* lanes = t.fibers->exchange(t.index, holds ? 1 : 0);
+  u32 lane = 0;
+  while (lane < 32 && lanes[lane] == 0) ++lane;
+  return lane;
 }
 
 /// Adds to a word of shared memory; returns what was there.

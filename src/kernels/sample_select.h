@@ -1,22 +1,16 @@
 #pragma once
 
-// What the sampler knows of a row of logits, and where top-k and top-p cut it.
-//
-// Probabilities are whole numbers, of 2^-31 of the likeliest word. Their sums are exact, so that
-// the answer does not depend on the number of threads or on the order in which they add.
+// Where top-k and top-p cut a row's listed words.
 
-#include "common.h"
+#include "sample_row.h"
 
 namespace fovea {
 namespace kernels {
 
-constexpr GPU_CONST u32 kSampleBuckets = 1024;
-constexpr GPU_CONST u32 kSampleList = 1024;      // words that are looked at one by one
-constexpr GPU_CONST u32 kSampleShort = 256;      // so few that each is compared with all others
-constexpr GPU_CONST u32 kSampleChunk = 8;        // words that a thread loads at a time
-constexpr GPU_CONST float kSampleReach = 32.0f;  // powers of two: words further off count nothing
+constexpr GPU_CONST u32 kSampleList = 1024;  // words that are looked at one by one
+constexpr GPU_CONST u32 kSampleShort = 256;  // so few that each is compared with all others
 constexpr GPU_CONST u32 kSampleScratchBytes =
-    8 * (kSampleList + 2 * kWarpSize + 4) + 4 * (3 * kSampleBuckets + kSampleShort + kWarpSize + 2);
+    8 * (kSampleList + 2 * kWarpSize + 4) + 4 * (3 * kSampleBuckets + kSampleShort + 2);
 
 /// The block's shared memory.
 struct SampleScratch {
@@ -27,10 +21,10 @@ struct SampleScratch {
   GPU_SHARED u32* counts;   // [kSampleBuckets], and their masses in halves
   GPU_SHARED u32* low;
   GPU_SHARED u32* high;
-  GPU_SHARED u32* masses;    // [kSampleShort] of the list
-  GPU_SHARED float* totals;  // [kWarpSize] of warps
+  GPU_SHARED u32* masses;  // [kSampleShort] of the list
   GPU_SHARED u32* counter;
   GPU_SHARED u32* chosen;
+  GPU_SHARED u64* segments;  // [num_segments] what they count in the draw
 };
 GPU_FN SampleScratch sample_scratch(GPU_SHARED char* scratch) {
   SampleScratch s;
@@ -42,58 +36,44 @@ GPU_FN SampleScratch sample_scratch(GPU_SHARED char* scratch) {
   s.low = s.counts + kSampleBuckets;
   s.high = s.low + kSampleBuckets;
   s.masses = s.high + kSampleBuckets;
-  s.totals = reinterpret_cast<GPU_SHARED float*>(s.masses + kSampleShort);
-  s.counter = reinterpret_cast<GPU_SHARED u32*>(s.totals + kWarpSize);
+  s.counter = s.masses + kSampleShort;
   s.chosen = s.counter + 1;
+  s.segments = reinterpret_cast<GPU_SHARED u64*>(s.chosen + 1);
   return s;
 }
 
-/// One row: logits after the changes, and what a word counts. A warp has the ids from `begin` up to
-/// `end`, its lanes take turns at them.
-struct SampleWords {
-  const GPU_GLOBAL float* logits;
-  u32 vocab;
-  u32 begin, end;
-  float largest;
-  float scale;  // powers of two of a logit: log2(e) / temperature
-};
-/// Relative to the likeliest word; NaN and -infinity count nothing.
-GPU_FN float relative_mass(SampleWords words, float logit) {
-  return gpu_max(gpu_exp2((logit - words.largest) * words.scale), 0.0f);
+/// How many words of a segment are looked at: the listed ones, or all.
+GPU_FN u32 count_words(SampleWords words, u32 segment) {
+  const u32 listed = words.segments[segment].count;
+  const u32 left = words.vocab - segment * kSegmentWords;
+  return listed <= kSegmentList ? listed : left < kSegmentWords ? left : kSegmentWords;
 }
-GPU_FN u32 whole_mass(float mass) { return static_cast<u32>(gpu_fma(mass, 2147483648.0f, 0.5f)); }
-/// How far a word is from the likeliest, in powers of two; NaN for NaN.
-GPU_FN float distance(SampleWords words, float logit) {
-  return (words.largest - logit) * words.scale;
+/// Of these, the ranks of i, i + 32, i + 64, ...; behind the end those of NaN.
+constexpr GPU_CONST u32 kSampleChunk = 8;
+struct SampleRanks {
+  u64 value[kSampleChunk];
+};
+GPU_FN SampleRanks load_ranks(SampleWords words, u32 segment, u32 count, u32 i) {
+  SampleRanks ranks;
+  if (words.segments[segment].count <= kSegmentList) {
+    const GPU_GLOBAL u64* listed = words.listed + segment * kSegmentList;
+    GPU_UNROLL
+    for (u32 j = 0; j < kSampleChunk; ++j) {
+      const u32 n = i + j * kWarpSize;
+      ranks.value[j] = n < count ? rank_of_listed(listed[n]) : 0;
+    }
+  } else {
+    GPU_UNROLL
+    for (u32 j = 0; j < kSampleChunk; ++j) {
+      const u32 n = i + j * kWarpSize, id = segment * kSegmentWords + n;
+      ranks.value[j] = n < count ? ranked(words.logits[id], id) : 0;
+    }
+  }
+  return ranks;
 }
 
-/// Words i, i + 32, i + 64, ... of a warp; NaN behind its end.
-struct SampleLogits {
-  float value[kSampleChunk];
-};
-GPU_FN SampleLogits load_logits(SampleWords words, u32 i) {
-  SampleLogits loaded;
-  GPU_UNROLL
-  for (u32 j = 0; j < kSampleChunk; ++j) {
-    const u32 id = i + j * kWarpSize;
-    loaded.value[j] = id < words.end ? words.logits[id] : as_f32(0x7fc00000u);
-  }
-  return loaded;
-}
-
-/// The sum of `value` over the lanes before this one.
-GPU_FN u64 sum_before(Thread t, u64 value) {
-  u64 sum = value;
-  for (u32 step = 1; step < kWarpSize; step *= 2) {
-    const u64 left = shuffle(t, sum, (t.lane - step) & (kWarpSize - 1));
-    if (t.lane >= step) sum += left;
-  }
-  return sum - value;
-}
-/// The first lane for which `holds`; kWarpSize when there is none.
-GPU_FN u32 first_lane(Thread t, bool holds) {
-  return kWarpSize -
-         static_cast<u32>(warp_max(t, static_cast<u64>(holds ? kWarpSize - t.lane : 0)));
+GPU_FN u32 mass_of_rank(SampleWords words, u64 rank) {
+  return whole_mass(relative_mass(distance(words, number_of(rank))));
 }
 
 // ---- buckets of words by their distance from the likeliest
@@ -105,41 +85,24 @@ struct SampleBucket {
   u64 count;  // of words in all buckets together
 };
 
-/// Buckets from 0 to `reach` powers of two.
-struct SampleRuler {
-  float reach;
-  float per_unit;
-};
-GPU_FN SampleRuler ruler_to(float reach) {
-  SampleRuler ruler;
-  ruler.reach = reach;
-  ruler.per_unit = static_cast<float>(kSampleBuckets) / reach;
-  return ruler;
-}
-GPU_FN u32 bucket_of(SampleRuler ruler, float distance) {
-  const u32 bucket = static_cast<u32>(distance * ruler.per_unit);
-  return bucket < kSampleBuckets ? bucket : kSampleBuckets - 1;
-}
-
-GPU_FN void clear_buckets(Thread t, SampleScratch s) {
+GPU_FN void fill_buckets(Thread t, SampleWords words, SampleRuler ruler, SampleScratch s) {
   block_sync(t);
   for (u32 b = t.index; b < 3 * kSampleBuckets; b += t.num_warps * kWarpSize) s.counts[b] = 0;
   block_sync(t);
-}
-
-GPU_FN void fill_buckets(Thread t, SampleWords words, SampleRuler ruler, SampleScratch s) {
-  clear_buckets(t, s);
-  for (u32 i = words.begin + t.lane; i < words.end; i += kSampleChunk * kWarpSize) {
-    const SampleLogits logits = load_logits(words, i);
-    GPU_UNROLL
-    for (u32 j = 0; j < kSampleChunk; ++j) {
-      const float away = distance(words, logits.value[j]);
-      if (!(away <= ruler.reach)) continue;
-      const u32 bucket = bucket_of(ruler, away);
-      const u32 mass = whole_mass(relative_mass(words, logits.value[j]));
-      atomic_add_u32(s.counts + bucket, 1);
-      const u32 before = atomic_add_u32(s.low + bucket, mass);
-      if (before + mass < before) atomic_add_u32(s.high + bucket, 1);
+  for (u32 segment = t.warp; segment < words.num_segments; segment += t.num_warps) {
+    const u32 count = count_words(words, segment);
+    for (u32 i = t.lane; i < count; i += kSampleChunk * kWarpSize) {
+      const SampleRanks ranks = load_ranks(words, segment, count, i);
+      GPU_UNROLL
+      for (u32 j = 0; j < kSampleChunk; ++j) {
+        const float away = distance(words, number_of(ranks.value[j]));
+        if (!(away <= ruler.reach)) continue;
+        const u32 bucket = bucket_of(ruler, away);
+        const u32 mass = whole_mass(relative_mass(away));
+        atomic_add_u32(s.counts + bucket, 1);
+        const u32 before = atomic_add_u32(s.low + bucket, mass);
+        if (before + mass < before) atomic_add_u32(s.high + bucket, 1);
+      }
     }
   }
   block_sync(t);
@@ -192,29 +155,51 @@ GPU_FN SampleBucket find_bucket(Thread t, bool by_mass, u64 limit, SampleScratch
 
 // ---- single words
 
-// The ranks of the words of one bucket, or of all buckets, in the list, and their number. No more
-// than the list holds.
-GPU_FN u32 collect(Thread t, SampleWords words, SampleRuler ruler, bool all, u32 bucket,
-                   SampleScratch s) {
+/// The ranks in the list of the words within `reach`: those of one bucket, or all. The number of
+/// them, of which the list has no more than fit.
+GPU_FN u32 collect(Thread t, SampleWords words, float reach, SampleRuler ruler, bool all,
+                   u32 bucket, SampleScratch s) {
   block_sync(t);
   if (t.index == 0) *s.counter = 0;
   block_sync(t);
-  for (u32 i = words.begin + t.lane; i < words.end; i += kSampleChunk * kWarpSize) {
-    const SampleLogits logits = load_logits(words, i);
-    GPU_UNROLL
-    for (u32 j = 0; j < kSampleChunk; ++j) {
-      const float away = distance(words, logits.value[j]);
-      if (!(away <= ruler.reach) || (!all && bucket_of(ruler, away) != bucket)) continue;
-      const u32 place = atomic_add_u32(s.counter, 1);
-      if (place < kSampleList) s.list[place] = ranked(logits.value[j], i + j * kWarpSize);
+  for (u32 segment = t.warp; segment < words.num_segments; segment += t.num_warps) {
+    const u32 count = count_words(words, segment);
+    for (u32 i = t.lane; i < count; i += kSampleChunk * kWarpSize) {
+      const SampleRanks ranks = load_ranks(words, segment, count, i);
+      GPU_UNROLL
+      for (u32 j = 0; j < kSampleChunk; ++j) {
+        const float logit = number_of(ranks.value[j]);
+        const float away = distance(words, logit);
+        if (!(away <= reach) || !is_finite(logit)) continue;
+        if (!all && bucket_of(ruler, away) != bucket) continue;
+        const u32 place = atomic_add_u32(s.counter, 1);
+        if (place < kSampleList) s.list[place] = ranks.value[j];
+      }
     }
   }
   block_sync(t);
-  return *s.counter < kSampleList ? *s.counter : kSampleList;
+  return *s.counter;
 }
 
-GPU_FN u32 mass_of_rank(SampleWords words, u64 rank) {
-  return whole_mass(relative_mass(words, number_of(rank)));
+/// Words, or their mass, from `rank` up: of the `count` ranks of the list, or of every word that is
+/// looked at where count is 0.
+GPU_FN u64 sum_from(Thread t, SampleWords words, u32 count, bool by_mass, u64 rank,
+                    SampleScratch s) {
+  u64 sum = 0;
+  for (u32 i = t.index; i < count; i += t.num_warps * kWarpSize) {
+    if (s.list[i] >= rank) sum += by_mass ? mass_of_rank(words, s.list[i]) : 1;
+  }
+  for (u32 segment = t.warp; count == 0 && segment < words.num_segments; segment += t.num_warps) {
+    const u32 of_segment = count_words(words, segment);
+    for (u32 i = t.lane; i < of_segment; i += kSampleChunk * kWarpSize) {
+      const SampleRanks ranks = load_ranks(words, segment, of_segment, i);
+      GPU_UNROLL
+      for (u32 j = 0; j < kSampleChunk; ++j) {
+        if (ranks.value[j] >= rank) sum += by_mass ? mass_of_rank(words, ranks.value[j]) : 1;
+      }
+    }
+  }
+  return block_sum(t, sum, s.sums);
 }
 
 // Words in the order of their ranks, likeliest first, are cut where what lies before passes
@@ -223,8 +208,6 @@ GPU_FN u32 mass_of_rank(SampleWords words, u64 rank) {
 // is found bit by bit.
 GPU_FN u64 search_boundary(Thread t, SampleWords words, u32 count, bool by_mass, u64 before,
                            u64 limit, SampleScratch s) {
-  const u32 num_threads = t.num_warps * kWarpSize;
-  const u32 num_words = count > 0 ? count : words.vocab;
   u32 id_bits = 1;
   while (id_bits < 32 && (words.vocab >> id_bits) > 0) ++id_bits;
   u64 boundary = 0;
@@ -232,19 +215,22 @@ GPU_FN u64 search_boundary(Thread t, SampleWords words, u32 count, bool by_mass,
     // All ids leave the same upper bits of the lower half: those need no search.
     if (step == 32) boundary |= (0xffffffffu >> id_bits) << id_bits;
     const u32 bit = step < 32 ? 63 - step : id_bits - 1 - (step - 32);
-    const u64 candidate = boundary | ((static_cast<u64>(1) << bit) - 1);
-    u64 passed = 0;
-    for (u32 i = t.index; i < num_words; i += num_threads) {
-      const u64 rank = count > 0 ? s.list[i] : ranked(words.logits[i], i);
-      if (rank > candidate) passed += by_mass ? mass_of_rank(words, rank) : 1;
-    }
-    passed = block_sum(t, passed, s.sums);
+    const u64 above = (boundary | ((static_cast<u64>(1) << bit) - 1)) + 1;
+    const u64 passed = sum_from(t, words, count, by_mass, above, s);
     if (before + passed > limit) boundary |= static_cast<u64>(1) << bit;
   }
   return boundary;
 }
 
-// The same for a list of at most kSampleShort ranks: each is compared with all others.
+// A few lanes share the comparisons of one word of a short list.
+constexpr GPU_CONST u32 kSampleShare = 8;
+GPU_FN u64 sum_shares(Thread t, u64 value) {
+  GPU_UNROLL
+  for (u32 mask = 1; mask < kSampleShare; mask *= 2) value += shuffle_xor(t, value, mask);
+  return value;
+}
+
+// search_boundary for a list of at most kSampleShort ranks: each is compared with all others.
 GPU_FN u64 compare_boundary(Thread t, SampleWords words, u32 count, bool by_mass, u64 before,
                             u64 limit, SampleScratch s) {
   const u32 num_threads = t.num_warps * kWarpSize;
@@ -254,24 +240,17 @@ GPU_FN u64 compare_boundary(Thread t, SampleWords words, u32 count, bool by_mass
   }
   block_sync(t);
   u64 lowest = 0;  // its complement: the lower the rank, the larger
-  for (u32 i = t.index; i < count; i += num_threads) {
-    const u64 rank = s.list[i];
-    u64 passed = before;
-    for (u32 j = 0; j < count; ++j) passed += s.list[j] > rank ? s.masses[j] : 0;
+  for (u32 first = 0; first < count; first += num_threads / kSampleShare) {
+    const u32 i = first + t.index / kSampleShare;
+    const u64 rank = i < count ? s.list[i] : ~static_cast<u64>(0);
+    u64 passed = 0;
+    for (u32 j = t.index % kSampleShare; j < count; j += kSampleShare) {
+      passed += s.list[j] > rank ? s.masses[j] : 0;
+    }
+    passed = before + sum_shares(t, passed);
     if (passed <= limit && ~rank > lowest) lowest = ~rank;
   }
   return ~block_max(t, lowest, s.sums);
-}
-
-// Mass of the words of the list (of all words where count is 0) from `boundary` up.
-GPU_FN u64 mass_from(Thread t, SampleWords words, u32 count, u64 boundary, SampleScratch s) {
-  const u32 num_words = count > 0 ? count : words.vocab;
-  u64 kept = 0;
-  for (u32 i = t.index; i < num_words; i += t.num_warps * kWarpSize) {
-    const u64 rank = count > 0 ? s.list[i] : ranked(words.logits[i], i);
-    if (rank >= boundary) kept += mass_of_rank(words, rank);
-  }
-  return block_sum(t, kept, s.sums);
 }
 
 /// What top-k and top-p leave.
@@ -280,48 +259,32 @@ struct SampleCut {
   u32 num_listed;  // 0, or the list holds everything that is left, and perhaps more
 };
 
-// How far the words may be that top-k keeps: at least as far as k threads' largest words are.
-GPU_FN float reach_of_top_k(Thread t, SampleWords words, float own_largest, u32 top_k,
-                            SampleScratch s) {
-  const SampleRuler ruler = ruler_to(kSampleReach);
-  clear_buckets(t, s);
-  const float away = distance(words, own_largest);
-  if (away <= ruler.reach) atomic_add_u32(s.counts + bucket_of(ruler, away), 1);
-  block_sync(t);
-  const SampleBucket found = find_bucket(t, false, top_k - 1, s);
-  if (found.bucket == kSampleBuckets) return kSampleReach;
-  return static_cast<float>(found.bucket + 2) / ruler.per_unit;  // rounding stays inside
-}
-
-// How far the words may be that top-p keeps: what lies further is less than what it drops.
-GPU_FN float reach_of_top_p(SampleWords words, u64 dropped) {
-  const float share = static_cast<float>(words.vocab) / static_cast<float>(dropped);
-  return gpu_min(kSampleReach, gpu_max(32.0f + 1.44269504f * gpu_log(share), 0.03125f));
-}
-
-// `total` is the mass of all words, own_largest the largest logit that this thread has seen in its
-// warp's words; every word was seen by one thread. At least one of top_k and top_p cuts.
-GPU_FN SampleCut cut_words(Thread t, SampleWords words, float own_largest, u64 total, u32 top_k,
-                           float top_p, SampleScratch s) {
-  const u64 share = top_p < 1.0f ? static_cast<u64>(gpu_max(top_p, 0.0f) * 4294967296.0f) << 32 : 0;
-  const SampleRuler ruler =
-      ruler_to(top_k > 0 ? reach_of_top_k(t, words, own_largest, top_k, s)
-                         : reach_of_top_p(words, total - mul_hi(share, total)));
-  fill_buckets(t, words, ruler, s);
+/// `num_words` are looked at; `total` is the mass of all words. What is kept is within `reach`, if
+/// it is not all that counts. At least one of top-k and top-p cuts.
+GPU_FN SampleCut cut_words(Thread t, SampleWords words, SampleMode mode, u32 num_words, u64 total,
+                           float reach, SampleScratch s) {
+  const u64 share =
+      mode.top_p < 1.0f ? static_cast<u64>(gpu_max(mode.top_p, 0.0f) * 4294967296.0f) << 32 : 0;
+  const SampleRuler ruler = ruler_to(reach);
   SampleCut cut;
   cut.boundary = 0;
   cut.num_listed = 0;
+  if (num_words <= kSampleShort) {
+    cut.num_listed = collect(t, words, reach, ruler, true, 0, s);
+  } else {
+    fill_buckets(t, words, ruler, s);
+  }
   u64 kept = total;
-  for (u32 by_mass = top_k > 0 ? 0 : 1; by_mass < (top_p < 1.0f ? 2u : 1u); ++by_mass) {
-    const u64 limit = by_mass != 0 ? mul_hi(share, kept) : top_k - 1;
-    const SampleBucket found = find_bucket(t, by_mass != 0, limit, s);
-    if (found.bucket == kSampleBuckets) continue;  // what is kept reaches further than counts
+  for (u32 by_mass = mode.top_k > 0 ? 0 : 1; by_mass < (mode.top_p < 1.0f ? 2u : 1u); ++by_mass) {
+    const u64 limit = by_mass != 0 ? mul_hi(share, kept) : mode.top_k - 1;
     u64 before = 0, mass_before = 0;
     u32 count = cut.num_listed;
     if (count == 0) {
+      const SampleBucket found = find_bucket(t, by_mass != 0, limit, s);
+      if (found.bucket == kSampleBuckets) continue;  // what is kept reaches further than counts
       const bool all = found.count <= kSampleShort;
       const bool fits = all || s.counts[found.bucket] <= kSampleList;
-      if (fits) count = collect(t, words, ruler, all, found.bucket, s);
+      if (fits) count = collect(t, words, reach, ruler, all, found.bucket, s);
       if (all) cut.num_listed = count;
       if (fits && !all) {
         before = by_mass != 0 ? found.mass_before : found.count_before;
@@ -331,7 +294,7 @@ GPU_FN SampleCut cut_words(Thread t, SampleWords words, float own_largest, u64 t
     cut.boundary = count > 0 && count <= kSampleShort
                        ? compare_boundary(t, words, count, by_mass != 0, before, limit, s)
                        : search_boundary(t, words, count, by_mass != 0, before, limit, s);
-    if (by_mass == 0) kept = mass_before + mass_from(t, words, count, cut.boundary, s);
+    if (by_mass == 0) kept = mass_before + sum_from(t, words, count, true, cut.boundary, s);
   }
   return cut;
 }

@@ -455,6 +455,115 @@ TEST_P(ChangedLogits, WordsOutsideTheVocabularyAreIgnored) {
   EXPECT_NEAR(logprob.floats()[0], kFour[1], 1e-6);
 }
 
+// Rows of many segments, each drawn from as a scan of all words in double precision would.
+class ManyWords : public ConformanceTest {
+ protected:
+  // The words of `logits`, likeliest first.
+  static Ints ordered(std::span<const float> logits) {
+    Ints order(logits.size());
+    for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::int32_t>(i);
+    std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) {
+      return logits[static_cast<std::size_t>(a)] > logits[static_cast<std::size_t>(b)];
+    });
+    return order;
+  }
+
+  static std::int32_t drawn(std::span<const float> logits, const Ints& order,
+                            const SamplingRow& row) {
+    const auto logit = [&](std::int32_t id) {
+      return static_cast<double>(logits[static_cast<std::size_t>(id)]);
+    };
+    std::vector<std::pair<std::int32_t, double>> words;
+    double total = 0, before = 0, left = 0;
+    for (const std::int32_t id : order) {
+      if (row.top_k > 0 && words.size() == static_cast<std::size_t>(row.top_k)) break;
+      const double away = (logit(order[0]) - logit(id)) / static_cast<double>(row.temperature);
+      words.emplace_back(id, std::exp(-away));
+      total += words.back().second;
+    }
+    for (std::size_t i = 0; i < words.size() && row.top_p < 1; ++i) {
+      if (before > static_cast<double>(row.top_p) * total) words.resize(i);
+      if (i < words.size()) before += words[i].second;
+    }
+    std::erase_if(words,
+                  [&](const auto& word) { return word.second < static_cast<double>(row.min_p); });
+    std::sort(words.begin(), words.end());
+    for (const auto& word : words) left += word.second;
+    left *= cpu::uniform_draw(row.seed, row.position);
+    for (const auto& word : words) {
+      left -= word.second;
+      if (left < 0) return word.first;
+    }
+    return words.back().first;
+  }
+
+  void check(const Floats& logits, const std::string& what) {
+    const Ints order = ordered(logits);
+    const Doubles p = reference::softmax(logits);
+    std::vector<SamplingRow> rows;
+    for (const float temperature : {0.8f, 1.0f, 1.7f}) {
+      rows.push_back({.temperature = temperature});
+      rows.push_back({.temperature = temperature, .min_p = 0.05f});
+      rows.push_back({.temperature = temperature, .top_p = 0.9f});
+      rows.push_back({.temperature = temperature, .top_p = 0.3f, .min_p = 0.5f});
+      rows.push_back({.temperature = temperature, .top_p = 0.95f, .num_top = kMaxTopWords});
+      rows.push_back({.temperature = temperature, .top_k = 50, .num_top = 3});
+      rows.push_back({.temperature = temperature, .top_p = 0.9f, .min_p = 0.02f, .top_k = 40});
+      rows.push_back({.temperature = temperature, .top_p = 0.7f, .top_k = 3000});
+      rows.push_back({.num_top = kMaxTopWords});
+    }
+    Floats repeated;
+    for (std::size_t r = 0; r < rows.size(); ++r) {
+      rows[r].seed = 100 + r;
+      repeated.insert(repeated.end(), logits.begin(), logits.end());
+    }
+    const auto count = static_cast<std::int64_t>(rows.size());
+    const Guarded input = Guarded::of(repeated, {count, static_cast<std::int64_t>(logits.size())});
+    const Guarded ids(DType::kI32, {count});
+    const Guarded logprobs(DType::kF32, {count});
+    const Guarded top_ids(DType::kI32, {count, kMaxTopWords});
+    const Guarded top_logprobs(DType::kF32, {count, kMaxTopWords});
+    ops().sample(stream(), {.logits = input.view(),
+                            .rows = rows,
+                            .mask_ids = {},
+                            .ids = ids.view(),
+                            .logprobs = logprobs.view(),
+                            .top_ids = top_ids.view(),
+                            .top_logprobs = top_logprobs.view()});
+    for (const Guarded* out : {&ids, &logprobs, &top_ids, &top_logprobs}) out->check_guards();
+    for (std::size_t r = 0; r < rows.size(); ++r) {
+      const std::int32_t id = ids.ints()[r];
+      EXPECT_EQ(id, rows[r].temperature > 0 ? drawn(logits, order, rows[r]) : order[0])
+          << what << ", row " << r;
+      EXPECT_NEAR(logprobs.floats()[r], std::log(p[static_cast<std::size_t>(id)]), 1e-5);
+      for (std::size_t i = 0; i < static_cast<std::size_t>(kMaxTopWords); ++i) {
+        const bool is_listed = i < static_cast<std::size_t>(rows[r].num_top) && i < order.size();
+        EXPECT_EQ(top_ids.ints()[r * kMaxTopWords + i], is_listed ? order[i] : -1)
+            << what << ", row " << r << ", rank " << i;
+      }
+    }
+  }
+};
+
+TEST_P(ManyWords, AreDrawnAsAScanOfAllWouldDraw) {
+  for (const std::int64_t vocab : {1023, 1024, 1025, 9000, 51200}) {
+    const std::string what = std::to_string(vocab) + " words";
+    Floats logits = random_floats(vocab, 90 + static_cast<std::uint64_t>(vocab), 12);
+    check(logits, what + ", evenly likely");
+    // Noise, and a few words above it, as a model has them.
+    const Floats more = random_floats(2 * vocab, 91 + static_cast<std::uint64_t>(vocab), 5);
+    for (std::size_t i = 0; i < logits.size(); ++i) {
+      logits[i] = 0.4f * logits[i] + more[2 * i] + more[2 * i + 1];
+    }
+    for (std::size_t i = 0; i < 9; ++i) logits[i * logits.size() / 9] = 12 + more[i];
+    check(logits, what + ", a few more likely");
+    for (std::size_t i = 0; i < logits.size() / 9; ++i) logits[i] += 20;
+    check(logits, what + ", the likely ones side by side");
+    for (std::size_t i = 0; i < logits.size(); ++i) logits[i] = static_cast<float>(i % 7) / 7;
+    check(logits, what + ", thousands of equals");
+  }
+}
+
 TEST_P(Sampler, NanLosesAndNothingCrashes) {
   SamplingRow warm;
   warm.temperature = 1;
@@ -477,6 +586,7 @@ TEST_P(Sampler, NanLosesAndNothingCrashes) {
 
 FOVEA_CONFORMANCE(Sampler);
 FOVEA_CONFORMANCE(ChangedLogits);
+FOVEA_CONFORMANCE(ManyWords);
 
 // The known-answer vectors that the authors of Philox publish with their code.
 TEST(Philox, KnownAnswers) {

@@ -15,7 +15,7 @@ constexpr std::size_t kLargestStaged = std::size_t{8} << 20;  // the crops of th
 // Whether the code that this device runs of our kernels knows of kernels behind them.
 bool kernels_start_early() {
   cudaFuncAttributes attributes{};
-  const void* any = kernels::cuda_kernel(kernels::KernelId::sample).entry;
+  const void* any = kernels::cuda_kernel(kernels::KernelId::sample_scan).entry;
   if (cudaFuncGetAttributes(&attributes, any) != cudaSuccess) {
     cudaGetLastError();  // not the next call's
     return false;

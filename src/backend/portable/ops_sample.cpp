@@ -4,6 +4,7 @@
 #include "backend/portable/shapes.h"
 #include "base/math.h"
 #include "kernels/sample.h"
+#include "kernels/sample_scan.h"
 
 namespace fovea::portable {
 
@@ -11,8 +12,15 @@ using kernels::KernelId;
 
 namespace {
 
-constexpr std::int64_t kMostThreads = 1024;
-constexpr std::int64_t kWordsPerThread = 8;
+constexpr std::int64_t kScanningWarps = 5;  // of a block, each with a segment
+constexpr std::int64_t kDrawingWarps = 8;   // of a block, where nothing is cut or listed
+constexpr std::int64_t kMostWarps = 32;
+
+// Warps of a block that cuts and lists: all have as many segments.
+std::int64_t choosing_warps(std::int64_t segments) {
+  if (segments < kMostWarps) return std::min(4 * segments, kMostWarps);
+  return ceil_div(segments, ceil_div(segments, kMostWarps));
+}
 
 // Aborts unless [begin, begin + count) lies in a list of `size`.
 void check_range(std::int32_t begin, std::int32_t count, std::size_t size, const char* what) {
@@ -79,7 +87,7 @@ void PortableOps::sample(Stream& stream, const SampleArgs& args) {
   if (rows == 0) return;
 
   // One table: rows, masks, seen words, biases.
-  bool changes_logits = false;
+  bool changes_logits = false, weighs = false, lists = false;
   bytes_.clear();
   const auto append = [&](const void* data, std::size_t size) {
     const std::size_t at = bytes_.size();
@@ -91,27 +99,56 @@ void PortableOps::sample(Stream& stream, const SampleArgs& args) {
   for (const SamplingRow& row : args.rows) {
     table_rows.push_back(kernel_row(row, args));
     const kernels::SampleRow& made = table_rows.back();
-    changes_logits =
-        changes_logits ||
-        made.allowed_count + made.suppressed_count + made.seen_count + made.bias_count > 0;
+    changes_logits = changes_logits || kernels::changes_logits(&made);
+    const kernels::SampleMode mode = kernels::mode_of(&made, narrow(vocab));
+    weighs = weighs || mode.draws || made.num_top > 0;
+    lists = lists || mode.cuts || made.num_top > 0;
   }
   append(table_rows.data(), table_rows.size() * sizeof(kernels::SampleRow));
   const std::size_t masks_at = append(args.mask_ids.data(), args.mask_ids.size_bytes());
   const std::size_t seen_at = append(args.seen.data(), args.seen.size_bytes());
   const std::size_t biases_at = append(args.biases.data(), args.biases.size_bytes());
   const std::byte* table = sample_table_.put(launcher_, stream, bytes_);
-  std::byte* workspace = nullptr;
-  if (changes_logits) {
-    workspace = sample_memory_.get(launcher_, stream,
-                                   static_cast<std::size_t>(rows * vocab) * sizeof(float));
+
+  // And one workspace: segments, the largest logits of lanes, reaches, listed words, changed
+  // logits.
+  const std::int64_t segments = ceil_div(vocab, std::int64_t{kernels::kSegmentWords});
+  std::size_t workspace_bytes = 0;
+  const auto reserve = [&](std::int64_t count, std::size_t size) {
+    const std::size_t at = workspace_bytes;
+    workspace_bytes += round_up(static_cast<std::size_t>(count) * size, std::size_t{16});
+    return at;
+  };
+  const std::size_t segments_at = reserve(rows * segments, sizeof(kernels::SampleSegment));
+  const std::size_t lanes_at = reserve(rows * segments * kernels::kWarpSize, sizeof(float));
+  const std::size_t reaches_at = reserve(rows, sizeof(kernels::SampleReach));
+  const std::size_t listed_at =
+      reserve(lists ? rows * segments * kernels::kSegmentList : 0, sizeof(kernels::u64));
+  const std::size_t changed_at = reserve(changes_logits ? rows * vocab : 0, sizeof(float));
+  std::byte* work = sample_memory_.get(launcher_, stream, workspace_bytes);
+  if (table == nullptr || work == nullptr) return;
+
+  const kernels::SampleParams params{narrow(vocab), narrow(segments),
+                                     lists_top ? narrow(kMaxTopWords) : 0, 0};
+  const std::int64_t scanning = std::min(segments, kScanningWarps);
+  const Grid grid{narrow(ceil_div(segments, scanning)), narrow(rows)};
+  const std::uint32_t threads = narrow(scanning * kernels::kWarpSize);
+  launch(stream, KernelId::sample_scan, grid, threads, 0, params,
+         {args.logits.data, table, table + masks_at, table + seen_at, table + biases_at,
+          work + changed_at, work + segments_at, work + lanes_at});
+  if (weighs) {
+    launch(stream, KernelId::sample_weigh, grid, threads, kernels::kWeighScratchBytes, params,
+           {args.logits.data, table, work + changed_at, work + lanes_at, work + segments_at,
+            work + listed_at, work + reaches_at});
   }
-  if (table == nullptr || (changes_logits && workspace == nullptr)) return;
-  const std::int64_t threads = std::clamp<std::int64_t>(
-      round_up(ceil_div(vocab, kWordsPerThread), std::int64_t{32}), 32, kMostThreads);
-  launch(stream, KernelId::sample, {narrow(rows)}, narrow(threads), kernels::kSampleScratchBytes,
-         kernels::SampleParams{narrow(vocab), lists_top ? narrow(kMaxTopWords) : 0, 0, 0},
-         {args.logits.data, table, table + masks_at, table + seen_at, table + biases_at, workspace,
-          args.ids.data, args.logprobs.data, args.top_ids.data, args.top_logprobs.data});
+  const std::int64_t choosing =
+      lists ? choosing_warps(segments) : std::min(segments, kDrawingWarps);
+  launch(stream, KernelId::sample_choose, {narrow(rows)}, narrow(choosing * kernels::kWarpSize),
+         kernels::kSampleScratchBytes + static_cast<std::size_t>(segments) * sizeof(kernels::u64),
+         params,
+         {args.logits.data, table, table + masks_at, work + changed_at, work + segments_at,
+          work + listed_at, work + reaches_at, args.ids.data, args.logprobs.data, args.top_ids.data,
+          args.top_logprobs.data});
 }
 
 }  // namespace fovea::portable

@@ -51,7 +51,7 @@ const CLI::Option* named_option(const CLI::App& app, const std::string& message)
 }  // namespace
 
 std::string usage_message(const CLI::ParseError& error, const CLI::App& app) {
-  const std::string message = error.what();
+  std::string message = error.what();
   const ParsedCommand command = parsed_command(app);
   if (const std::vector<std::string> before = app.remaining(false); !before.empty()) {
     return fmt::format("a COMMAND comes first, not '{}'", before.front());

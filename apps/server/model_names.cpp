@@ -40,9 +40,9 @@ ApiError unknown_model(const std::string& name) {
 
 }  // namespace
 
-ModelNames::ModelNames(std::string name, const Engine& engine)
+ModelNames::ModelNames(const std::string& name, const Engine& engine)
     : engine_(engine),
-      base_(name.empty() ? engine.info().family : std::move(name)),
+      base_(name.empty() ? engine.info().family : name),
       family_(engine.info().family),
       max_context_(engine.info().max_context),
       created_s_(std::chrono::duration_cast<std::chrono::seconds>(

@@ -18,7 +18,7 @@ namespace fovea::server {
 class ModelNames {
  public:
   /// `name` is the model's own; empty: its family's. The engine outlives this.
-  ModelNames(std::string name, const Engine& engine);
+  ModelNames(const std::string& name, const Engine& engine);
 
   const std::string& base() const { return base_; }
 

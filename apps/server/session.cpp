@@ -349,7 +349,7 @@ class Session : public std::enable_shared_from_this<Session<Stream>> {
 };
 
 template <class Stream>
-void spawn(std::shared_ptr<Session<Stream>> session, const net::any_io_executor& executor) {
+void spawn(const std::shared_ptr<Session<Stream>>& session, const net::any_io_executor& executor) {
   net::co_spawn(
       executor, [session] { return session->run(); },
       // What a coroutine throws (memory that ran out) ends its connection and no other.

@@ -72,7 +72,7 @@ constexpr std::array<Net, 15> kSpecialNets = {{{0x00000000, 8},
                                                {0xe0000000, 4},
                                                {0xf0000000, 4}}};
 
-bool is_public_v4(ip::address_v4 address) {
+bool is_public_v4(const ip::address_v4& address) {
   const std::uint32_t value = address.to_uint();
   return std::none_of(kSpecialNets.begin(), kSpecialNets.end(), [value](const Net& net) {
     return (value ^ net.address) >> (32 - net.bits) == 0;

@@ -17,6 +17,13 @@ constexpr std::size_t kMaxSteps = 32;
 constexpr std::string_view kAnnexWordSet =
     R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{200c}\x{200d}\x{24b6}-\x{24e9}\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189})";
 
+// The Punctuation step: categories P* of Unicode 8 and ASCII's symbols. What is punctuation in the
+// ranges in front became it later; two characters were it then and are it no more.
+constexpr std::string_view kPunctuation =
+    R"((?![\x{61d}\x{9fd}-\x{a76}\x{c77}-\x{c84}\x{1b4e}\x{1b4f}\x{1b7d}-\x{1b7f}\x{2e43}-\x{2e5d})"
+    R"(\x{10d6e}-\x{10f89}\x{113d4}-\x{1145d}\x{11660}-\x{116b9}\x{1183b}-\x{11fff}\x{12ff1}\x{12ff2})"
+    R"(\x{16d6d}-\x{16fe2}\x{1e5ff}-\x{1e95f}])[\p{P}$+<=>^`|~\x{166d}\x{111c9}])";
+
 // A stretch of text that is one match, or lies between two.
 struct Run {
   std::size_t begin;
@@ -180,7 +187,7 @@ Status PreTokenizer::add_json(const json::value& value, std::string_view what) {
     const auto behavior =
         given ? behavior_of(object->if_contains("behavior")) : SplitBehavior::kIsolated;
     if (!behavior) return invalid_argument("{}: Punctuation has an unknown behavior", what);
-    return add_regex(R"([\p{P}$+<=>^`|~])", *behavior, false, what);
+    return add_regex(kPunctuation, *behavior, false, what);
   }
   if (type == "Whitespace") {
     return add_regex(fmt::format("[{0}]+|[^{0}\\s]+", kAnnexWordSet), SplitBehavior::kRemoved, true,

@@ -76,6 +76,49 @@ struct KeyValues {
   u32 row_stride;
 };
 
+// Brings the keys of a block to shared memory: their rows and their elements.
+template <class Cached, class Keys>
+GPU_FN void stage_keys(Thread t, u32 head_dim, KeyValues<Cached> kv, Keys keys, u32 begin,
+                       u32 count, u32 num_threads, GPU_SHARED float* k_tile,
+                       GPU_SHARED u32* key_rows) {
+  block_sync(t);
+  if (t.index < count) key_rows[t.index] = key_row(keys, begin + t.index);
+  block_sync(t);
+  for (u32 i = t.index; i < count * head_dim; i += num_threads) {
+    const u32 key = i / head_dim;
+    const u32 d = i % head_dim;
+    const u64 at = static_cast<u64>(key_rows[key]) * kv.row_stride + d;
+    k_tile[key * (head_dim + 1) + d] = cached<Cached>(kv.k, at, kv.k_steps, key_rows[key]);
+  }
+  block_sync(t);
+}
+
+// The dimensions of a lane: lane, lane + 32, ...
+constexpr GPU_CONST u32 kLaneDims = kMaxHeadDim / kWarpSize;
+struct LaneDims {
+  float at[kLaneDims];
+};
+
+// The values of a block's keys, weighted and summed.
+template <class Cached>
+GPU_FN LaneDims weighted_values(Thread t, u32 head_dim, KeyValues<Cached> kv, u32 count,
+                                GPU_SHARED const float* weights, GPU_SHARED const u32* key_rows) {
+  LaneDims sums;
+  GPU_UNROLL
+  for (u32 i = 0; i < kLaneDims; ++i) sums.at[i] = 0;
+  for (u32 j = 0; j < count; ++j) {
+    GPU_UNROLL
+    for (u32 i = 0; i < kLaneDims; ++i) {
+      const u32 d = t.lane + i * kWarpSize;
+      if (d >= head_dim) break;
+      const u64 at = static_cast<u64>(key_rows[j]) * kv.row_stride + d;
+      sums.at[i] =
+          gpu_fma(weights[j], cached<Cached>(kv.v, at, kv.v_steps, key_rows[j]), sums.at[i]);
+    }
+  }
+  return sums;
+}
+
 // One tile of rows of one head. q and out point to its first row; `row` is that row's number in the
 // sequence, num_rows how many the tile has.
 template <class Shape, class T, class Cached, class Keys>
@@ -84,7 +127,6 @@ GPU_FN void attend(Thread t, u32 head_dim, const GPU_GLOBAL T* q, u32 q_stride, 
                    GPU_GLOBAL T* out, u32 out_stride, GPU_SHARED char* scratch) {
   constexpr u32 kRows = Shape::kRowsPerWarp;
   constexpr u32 kThreads = Shape::kWarps * kWarpSize;
-  constexpr u32 kMaxDims = kMaxHeadDim / kWarpSize;                         // of a lane
   GPU_SHARED float* k_tile = reinterpret_cast<GPU_SHARED float*>(scratch);  // [key][head_dim + 1]
   GPU_SHARED float* q_tile = k_tile + kKeyBlock * (head_dim + 1);           // [row][head_dim]
   GPU_SHARED float* weights = q_tile + Shape::kTileRows * head_dim;         // [row][key]
@@ -96,7 +138,7 @@ GPU_FN void attend(Thread t, u32 head_dim, const GPU_GLOBAL T* q, u32 q_stride, 
   for (u32 i = t.index; i < num_rows * head_dim; i += kThreads) {
     q_tile[i] = to_f32(q[static_cast<u64>(i / head_dim) * q_stride + i % head_dim]) * scale;
   }
-  float sums[kRows][kMaxDims];
+  LaneDims sums[kRows];
   float largest[kRows];
   float totals[kRows];
   u32 seen[kRows];
@@ -107,21 +149,12 @@ GPU_FN void attend(Thread t, u32 head_dim, const GPU_GLOBAL T* q, u32 q_stride, 
     largest[r] = negative_infinity();
     totals[r] = 0;
     GPU_UNROLL
-    for (u32 i = 0; i < kMaxDims; ++i) sums[r][i] = 0;
+    for (u32 i = 0; i < kLaneDims; ++i) sums[r].at[i] = 0;
   }
   const u32 end = visible_keys(visibility, row + num_rows - 1);  // later rows see no less
   for (u32 begin = 0; begin < end; begin += kKeyBlock) {
     const u32 count = end - begin < kKeyBlock ? end - begin : kKeyBlock;
-    block_sync(t);
-    if (t.index < count) key_rows[t.index] = key_row(keys, begin + t.index);
-    block_sync(t);
-    for (u32 i = t.index; i < count * head_dim; i += kThreads) {
-      const u32 key = i / head_dim;
-      const u32 d = i % head_dim;
-      const u64 at = static_cast<u64>(key_rows[key]) * kv.row_stride + d;
-      k_tile[key * (head_dim + 1) + d] = cached<Cached>(kv.k, at, kv.k_steps, key_rows[key]);
-    }
-    block_sync(t);
+    stage_keys(t, head_dim, kv, keys, begin, count, kThreads, k_tile, key_rows);
     GPU_UNROLL
     for (u32 r = 0; r < kRows; ++r) {
       if (begin >= seen[r]) continue;  // the same in the whole warp
@@ -145,24 +178,11 @@ GPU_FN void attend(Thread t, u32 head_dim, const GPU_GLOBAL T* q, u32 q_stride, 
       const float now = gpu_exp2(block_largest - joined);
       largest[r] = joined;
       totals[r] = gpu_fma(totals[r], earlier, block_total * now);
-      float block_sums[kMaxDims];
+      const LaneDims block_sums =
+          weighted_values(t, head_dim, kv, keys_here, weights + in_tile * kKeyBlock, key_rows);
       GPU_UNROLL
-      for (u32 i = 0; i < kMaxDims; ++i) block_sums[i] = 0;
-      for (u32 j = 0; j < keys_here; ++j) {
-        const float w = weights[in_tile * kKeyBlock + j];
-        const u32 value_row = key_rows[j];
-        GPU_UNROLL
-        for (u32 i = 0; i < kMaxDims; ++i) {
-          const u32 d = t.lane + i * kWarpSize;
-          if (d >= head_dim) break;
-          const u64 at = static_cast<u64>(value_row) * kv.row_stride + d;
-          block_sums[i] =
-              gpu_fma(w, cached<Cached>(kv.v, at, kv.v_steps, value_row), block_sums[i]);
-        }
-      }
-      GPU_UNROLL
-      for (u32 i = 0; i < kMaxDims; ++i)
-        sums[r][i] = gpu_fma(sums[r][i], earlier, block_sums[i] * now);
+      for (u32 i = 0; i < kLaneDims; ++i)
+        sums[r].at[i] = gpu_fma(sums[r].at[i], earlier, block_sums.at[i] * now);
       warp_sync(t);
     }
   }
@@ -171,10 +191,10 @@ GPU_FN void attend(Thread t, u32 head_dim, const GPU_GLOBAL T* q, u32 q_stride, 
     const u32 in_tile = t.warp * kRows + r;
     if (in_tile >= num_rows) continue;
     GPU_UNROLL
-    for (u32 i = 0; i < kMaxDims; ++i) {
+    for (u32 i = 0; i < kLaneDims; ++i) {
       const u32 d = t.lane + i * kWarpSize;
       if (d >= head_dim) break;
-      out[static_cast<u64>(in_tile) * out_stride + d] = from_f32<T>(sums[r][i] / totals[r]);
+      out[static_cast<u64>(in_tile) * out_stride + d] = from_f32<T>(sums[r].at[i] / totals[r]);
     }
   }
 }

@@ -187,7 +187,7 @@ FOVEA_UNSEEN void FiberBlock::State::make_fibers(std::uint32_t count) {
     top[1] = function;
     top[11] = entry;
 #endif
-    fiber.stack_pointer = top;
+    fiber.stack_pointer = static_cast<void*>(top);
 #if defined(__SANITIZE_THREAD__)
     fiber.tsan = __tsan_create_fiber(0);
 #endif

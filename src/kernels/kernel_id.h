@@ -3,8 +3,9 @@
 namespace fovea {
 namespace kernels {
 
-/// Every kernel of entries.inc.
+/// Every kernel of entries.inc, by the name it has there.
 enum class KernelId : unsigned {
+  // NOLINTNEXTLINE(readability-identifier-naming)
 #define FOVEA_ENTRY(name, function, threads, Params, ...) name,
 #include "entries.inc"
 #undef FOVEA_ENTRY

@@ -33,7 +33,7 @@ struct Loaded {
   std::unique_ptr<PagedKvCache> cache;
   std::unique_ptr<ModelRunner> runner;
   std::unique_ptr<Stream> stream;
-  std::unique_ptr<SafetensorsFile> activations;
+  std::unique_ptr<SafetensorsFile> activations;  // null: the folder has none
 };
 
 Loaded& load(const std::string& folder, DType storage) {
@@ -54,8 +54,8 @@ Loaded& load(const std::string& folder, DType storage) {
                                 2048 / options.page_size, options.page_size)));
   loaded.runner = must(ModelRunner::create(*loaded.device, *loaded.model, *loaded.cache, {}));
   loaded.stream = must(loaded.device->make_stream());
-  loaded.activations = std::make_unique<SafetensorsFile>(
-      must(SafetensorsFile::open(kData / folder / "activations.safetensors")));
+  if (const auto path = kData / folder / "activations.safetensors"; std::filesystem::exists(path))
+    loaded.activations = std::make_unique<SafetensorsFile>(must(SafetensorsFile::open(path)));
   return loaded;
 }
 
@@ -113,11 +113,10 @@ struct StageErrors {
   double embeds = -1, hidden = -1, logits = -1;
 };
 
-StageErrors run_stages(const std::string& folder, DType storage, const std::string& image) {
-  Loaded& loaded = load(folder, storage);
-  StageErrors errors;
-  // The picture, a step with as many crops as fit at a time.
-  const auto picture = std::make_shared<PictureJob>();
+// Encodes a picture, a step with as many crops as fit at a time.
+std::shared_ptr<const PictureJob> encode_picture(Loaded& loaded, const std::string& folder,
+                                                 const std::string& image) {
+  auto picture = std::make_shared<PictureJob>();
   picture->crops = crops_of(loaded, folder, image);
   const int num_crops = picture->crops.num_crops();
   for (int first = 0; first < num_crops; first += loaded.runner->max_crops()) {
@@ -128,22 +127,22 @@ StageErrors run_stages(const std::string& folder, DType storage, const std::stri
     EXPECT_TRUE(loaded.runner->launch(plan).ok());
     EXPECT_TRUE(loaded.runner->collect().ok());
   }
-  const std::vector<float> want_embeds = reference(loaded, image + ".image_embeds");
-  if (!want_embeds.empty())
-    errors.embeds = relative_error(host(loaded, picture->encoded->embeddings.view()), want_embeds);
+  return picture;
+}
 
-  // The prompt, all of it in one step.
+// A prompt about the picture, all of it in one step: the runner's activations then hold the hidden
+// state and the logits of its last position.
+void run_prompt(Loaded& loaded, const PictureJob& picture, const std::vector<TokenId>& ids) {
   PrefixCache cache(loaded.cache->pages(), loaded.cache->page_size());
   Prompt prompt{.bos = TokenId{0},
-                .picture = picture->identity,
+                .picture = picture.identity,
                 .image_tokens = loaded.model->config().vision.image_tokens(),
                 .tokens = {}};
-  for (const TokenId id : query_prompt(folder.starts_with("md3")))
-    prompt.tokens.push_back(Token::text(id));
+  for (const TokenId id : ids) prompt.tokens.push_back(Token::text(id));
   Generation generation;
   Sequence& sequence = generation.sequence.emplace(loaded.cache->pages(), cache,
                                                    loaded.cache->page_size(), std::move(prompt));
-  sequence.set_image(picture->encoded);
+  sequence.set_image(picture.encoded);
   std::optional<Sequence::PageCopy> copy;
   EXPECT_TRUE(sequence.reserve(sequence.length(), copy));
   StepPlan plan;
@@ -152,6 +151,17 @@ StageErrors run_stages(const std::string& folder, DType storage, const std::stri
   plan.num_rows = sequence.length();
   EXPECT_TRUE(loaded.runner->launch(plan).ok());
   EXPECT_TRUE(loaded.runner->collect().ok());
+}
+
+StageErrors run_stages(const std::string& folder, DType storage, const std::string& image) {
+  Loaded& loaded = load(folder, storage);
+  StageErrors errors;
+  const auto picture = encode_picture(loaded, folder, image);
+  const std::vector<float> want_embeds = reference(loaded, image + ".image_embeds");
+  if (!want_embeds.empty())
+    errors.embeds = relative_error(host(loaded, picture->encoded->embeddings.view()), want_embeds);
+
+  run_prompt(loaded, *picture, query_prompt(folder.starts_with("md3")));
   TextActivations& text = loaded.runner->activations().text;
   errors.hidden =
       relative_error(host(loaded, text.hidden.view()), reference(loaded, image + ".query_hidden"));
@@ -237,6 +247,38 @@ TEST(GoldenStages, EncoderOutputOfTheGlobalCrop) {
     EXPECT_LE(relative_error(host(loaded, features.view()),
                              reference(loaded, "image_378x378.png.vision_global")),
               1e-5);
+  }
+}
+
+// Logits over bins at the last position of a prompt; the reference has the first of them, and which
+// is the largest.
+TEST(GoldenStages, RegionHeads) {
+  const std::string folder = "md3-reason";
+  Loaded& loaded = load(folder, DType::kF32);
+  const RegionModel& region = loaded.model->region();
+  for (const json::value& entry : golden::read_cases(folder)) {
+    const json::value& want = entry.at("region");
+    const auto numbers = [&want](const char* key) {
+      return boost::json::value_to<std::vector<float>>(want.at(key));
+    };
+    std::vector<TokenId> prompt;
+    for (const json::value& id : want.at("prompt").as_array())
+      prompt.emplace_back(id.to_number<std::int32_t>());
+    const auto picture = encode_picture(loaded, folder, std::string(entry.at("image").as_string()));
+    run_prompt(loaded, *picture, prompt);
+
+    Activations& activations = loaded.runner->activations();
+    const TensorView hidden = activations.text.hidden.view();
+    const std::vector<float> coords =
+        host(loaded, region.coord_logits(*loaded.stream, hidden, activations));
+    EXPECT_EQ(std::ranges::max_element(coords) - coords.begin(),
+              want.at("coord_bin").to_number<int>());
+    const std::vector<float> first_coords = numbers("coord_logits_first8");
+    EXPECT_LE(relative_error(std::span(coords).first(first_coords.size()), first_coords), 1e-5);
+    const std::vector<float> sizes =
+        host(loaded, region.size_logits(*loaded.stream, hidden, activations));
+    const std::vector<float> first_sizes = numbers("size_logits_first8");
+    EXPECT_LE(relative_error(std::span(sizes).first(first_sizes.size()), first_sizes), 1e-5);
   }
 }
 

@@ -30,9 +30,10 @@ KernelId up_kernel(DType x, DType weight, bool flat) {
 #undef FOVEA_UP
 }
 
-KernelId down_kernel(DType weight, bool flat) {
+KernelId down_kernel(DType x, DType weight, bool flat) {
 #define FOVEA_DOWN(types) \
   (flat ? KernelId::expert_gemm_down_flat_##types : KernelId::expert_gemm_down_tall_##types)
+  FOVEA_CHECK(x == DType::kF32, "x of {}", dtype_name(x));
   if (weight == DType::kF32) return FOVEA_DOWN(f32_f32);
   return weight == DType::kBf16 ? FOVEA_DOWN(f32_bf16) : FOVEA_DOWN(f32_f8);
 #undef FOVEA_DOWN
@@ -61,29 +62,51 @@ struct PortableOps::ExpertCall {
   TensorView y;
 };
 
-void PortableOps::run_experts(Stream& stream, const ExpertCall& call) {
-  const std::int64_t rows = call.x.shape[0], dim = call.x.shape.back();
-  const std::int64_t k = call.experts.shape.back(), pairs = rows * k;
-  const auto num_experts = static_cast<std::int64_t>(call.up.size());
-  const std::int64_t inner = call.down[0]->cols();
+// What the launches of a call hand on, in one piece of memory. A pair is a row and one of its
+// choices; pairs of an expert lie together.
+struct PortableOps::ExpertWorkspace {
+  TensorView hidden;     // f32 [pairs, 2 inner]
+  TensorView gated;      // f32 [pairs, inner]
+  TensorView results;    // f32 [pairs, dim]
+  std::byte* offsets;    // u32 [experts + 1]: where an expert's pairs begin
+  std::byte* places;     // u32 [pairs]: where each pair lies
+  std::byte* row_table;  // u32 [pairs]: the row of the pair at each place
+};
 
-  // Floats: hidden [pairs, 2 inner], gated [pairs, inner], results [pairs, dim]; numbers: offsets
-  // [experts + 1], places [pairs], rows [pairs].
+// The first or the second product of all experts.
+struct PortableOps::ExpertProduct {
+  std::span<const std::unique_ptr<const Matrix>> matrices;
+  KernelId (*kernel)(DType x, DType weight, bool flat);
+  const LoraWeights* lora;  // null: none
+  LoraTables lora_tables;
+  bool x_by_place;  // a row of x for each pair, where it lies; otherwise the call's rows
+  TensorView x, y;
+};
+
+std::optional<PortableOps::ExpertWorkspace> PortableOps::expert_workspace(Stream& stream,
+                                                                          const ExpertCall& call) {
+  const std::int64_t pairs = call.experts.num_elements(), dim = call.x.shape.back();
+  const std::int64_t inner = call.down[0]->cols();
+  const auto num_experts = static_cast<std::int64_t>(call.up.size());
   const std::int64_t floats = pairs * (3 * inner + dim), numbers = num_experts + 1 + 2 * pairs;
   std::byte* memory =
       expert_memory_.get(launcher_, stream, static_cast<std::size_t>(floats + numbers) * 4);
-  if (memory == nullptr) return;
+  if (memory == nullptr) return std::nullopt;
   std::byte* gated = memory + pairs * 2 * inner * 4;
   std::byte* results = gated + pairs * inner * 4;
   std::byte* offsets = memory + floats * 4;
   std::byte* places = offsets + (num_experts + 1) * 4;
-  std::byte* row_table = places + pairs * 4;
+  return ExpertWorkspace{.hidden = {DType::kF32, {pairs, 2 * inner}, memory},
+                         .gated = {DType::kF32, {pairs, inner}, gated},
+                         .results = {DType::kF32, {pairs, dim}, results},
+                         .offsets = offsets,
+                         .places = places,
+                         .row_table = places + pairs * 4};
+}
 
-  kernels::MoeParams moe{narrow(rows), narrow(k), narrow(num_experts), 0};
-  launch(stream, KernelId::moe_sort, {1}, kSortThreads,
-         static_cast<std::size_t>(2 * (num_experts + 1)) * 4, moe,
-         {call.experts.data, offsets, places, row_table});
-
+void PortableOps::multiply_experts(Stream& stream, const ExpertCall& call,
+                                   const ExpertWorkspace& work, const ExpertProduct& product) {
+  const std::int64_t rows = call.x.shape[0];
   const bool flat = rows <= kMostFlatRows;
   const std::int64_t tile_rows = flat ? kernels::FlatTile::kRows : kernels::TallTile::kRows;
   const std::int64_t tile_cols = flat ? kernels::FlatTile::kCols : kernels::TallTile::kCols;
@@ -91,59 +114,61 @@ void PortableOps::run_experts(Stream& stream, const ExpertCall& call) {
       flat ? kernels::FlatTile::kScratchBytes : kernels::TallTile::kScratchBytes;
   // The experts of a row are distinct: no expert takes more pairs than there are rows.
   const std::uint32_t row_tiles = narrow(ceil_div(rows, tile_rows));
-  const auto multiply = [&](const Matrix& packed, std::int64_t expert, KernelId kernel,
-                            const void* x, void* y) {
-    const auto& matrix = static_cast<const DeviceMatrix&>(packed);
-    const TensorView scale = matrix.scale();
-    launch(stream, kernel, {narrow(ceil_div(matrix.rows(), tile_cols)), row_tiles}, kThreads,
-           scratch,
-           kernels::ExpertGemmParams{narrow(matrix.rows()), narrow(matrix.cols()), narrow(expert),
+  std::uint32_t expert = 0;
+  for (const std::unique_ptr<const Matrix>& packed : product.matrices) {
+    const auto& matrix = static_cast<const DeviceMatrix&>(*packed);
+    const TensorView weight = matrix.weight(), scale = matrix.scale();
+    launch(stream, product.kernel(product.x.dtype, weight.dtype, flat),
+           {narrow(ceil_div(matrix.rows(), tile_cols)), row_tiles}, kThreads, scratch,
+           kernels::ExpertGemmParams{narrow(matrix.rows()), narrow(matrix.cols()), expert++,
                                      scale.empty() ? 0 : kernels::kGemmScale},
-           {x, matrix.weight().data, scale.data, offsets, row_table, y});
-  };
-  const auto storage = [](const Matrix& packed) {
-    return static_cast<const DeviceMatrix&>(packed).weight().dtype;
-  };
-  for (std::int64_t e = 0; e < num_experts; ++e) {
-    const Matrix& up = *call.up[static_cast<std::size_t>(e)];
-    multiply(up, e, up_kernel(call.x.dtype, storage(up), flat), call.x.data, memory);
+           {product.x.data, weight.data, scale.data, work.offsets, work.row_table, product.y.data});
   }
-  const TensorView hidden{DType::kF32, {pairs, 2 * inner}, memory};
-  const TensorView gate{DType::kF32, {pairs, inner}, gated};
-  const TensorView out{DType::kF32, {pairs, dim}, results};
-  if (call.lora != nullptr) {
-    run_lora(stream, call.lora->up, call.up_tables,
-             {.x = call.x,
-              .num_pairs = pairs,
-              .choices = k,
-              .num_experts = num_experts,
-              .experts = call.experts.data,
-              .places = places,
-              .x_by_place = false,
-              .y_by_place = true,
-              .y = hidden});
-  }
-  moe.width = narrow(inner);
-  launch(stream, KernelId::moe_gate, {narrow(pairs)}, kThreads, 0, moe, {memory, gated});
-  for (std::int64_t e = 0; e < num_experts; ++e) {
-    const Matrix& down = *call.down[static_cast<std::size_t>(e)];
-    multiply(down, e, down_kernel(storage(down), flat), gated, results);
-  }
-  if (call.lora != nullptr) {
-    run_lora(stream, call.lora->down, call.down_tables,
-             {.x = gate,
-              .num_pairs = pairs,
-              .choices = k,
-              .num_experts = num_experts,
-              .experts = call.experts.data,
-              .places = places,
-              .x_by_place = true,
-              .y_by_place = true,
-              .y = out});
-  }
-  moe.width = narrow(dim);
-  launch(stream, pick(call.y.dtype, KernelId::moe_combine_f32, KernelId::moe_combine_bf16),
-         {narrow(rows)}, kThreads, 0, moe, {results, places, call.weights.data, call.y.data});
+  if (product.lora == nullptr) return;
+  run_lora(stream, *product.lora, product.lora_tables,
+           {.x = product.x,
+            .num_pairs = call.experts.num_elements(),
+            .choices = call.experts.shape.back(),
+            .num_experts = static_cast<std::int64_t>(product.matrices.size()),
+            .experts = call.experts.data,
+            .places = work.places,
+            .x_by_place = product.x_by_place,
+            .y_by_place = true,
+            .y = product.y});
+}
+
+void PortableOps::run_experts(Stream& stream, const ExpertCall& call) {
+  const std::optional<ExpertWorkspace> work = expert_workspace(stream, call);
+  if (!work) return;
+  const std::uint32_t rows = narrow(call.x.shape[0]), k = narrow(call.experts.shape.back());
+  const std::uint32_t num_experts = narrow(static_cast<std::int64_t>(call.up.size()));
+
+  kernels::MoeParams moe{rows, k, num_experts, 0};
+  launch(stream, KernelId::moe_sort, {1}, kSortThreads,
+         static_cast<std::size_t>(2 * (num_experts + 1)) * 4, moe,
+         {call.experts.data, work->offsets, work->places, work->row_table});
+  multiply_experts(stream, call, *work,
+                   {.matrices = call.up,
+                    .kernel = up_kernel,
+                    .lora = call.lora != nullptr ? &call.lora->up : nullptr,
+                    .lora_tables = call.up_tables,
+                    .x_by_place = false,
+                    .x = call.x,
+                    .y = work->hidden});
+  moe.width = narrow(work->gated.shape.back());
+  launch(stream, KernelId::moe_gate, {rows * k}, kThreads, 0, moe,
+         {work->hidden.data, work->gated.data});
+  multiply_experts(stream, call, *work,
+                   {.matrices = call.down,
+                    .kernel = down_kernel,
+                    .lora = call.lora != nullptr ? &call.lora->down : nullptr,
+                    .lora_tables = call.down_tables,
+                    .x_by_place = true,
+                    .x = work->gated,
+                    .y = work->results});
+  moe.width = narrow(call.x.shape.back());
+  launch(stream, pick(call.y.dtype, KernelId::moe_combine_f32, KernelId::moe_combine_bf16), {rows},
+         kThreads, 0, moe, {work->results.data, work->places, call.weights.data, call.y.data});
 }
 
 void PortableOps::moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorView weights,

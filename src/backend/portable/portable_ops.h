@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -112,6 +113,8 @@ class PortableOps : public Ops {
     TensorView y;
   };
   struct ExpertCall;
+  struct ExpertWorkspace;
+  struct ExpertProduct;
 
   void launch_bytes(Stream& stream, kernels::KernelId kernel, Grid grid, std::uint32_t threads,
                     std::size_t shared_bytes, std::span<const std::byte> params,
@@ -121,6 +124,11 @@ class PortableOps : public Ops {
                              std::int64_t count);
   void run_lora(Stream& stream, const LoraWeights& weights, const LoraTables& tables,
                 const LoraCall& call);
+  // Nothing when memory ran out.
+  std::optional<ExpertWorkspace> expert_workspace(Stream& stream, const ExpertCall& call);
+  // One product of every expert, and what the rows' adapters add to it.
+  void multiply_experts(Stream& stream, const ExpertCall& call, const ExpertWorkspace& work,
+                        const ExpertProduct& product);
   void run_experts(Stream& stream, const ExpertCall& call);
 
   std::unique_ptr<Stream> load_stream_;

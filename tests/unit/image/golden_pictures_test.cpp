@@ -75,6 +75,23 @@ std::string test_name(const testing::TestParamInfo<GoldenPicture>& info) {
 
 INSTANTIATE_TEST_SUITE_P(Files, GoldenPictures, testing::ValuesIn(golden_pictures()), test_name);
 
+TEST(GoldenCheckpoints, PicturesAreCutAsByTheReference) {
+  ThreadPool pool(1);
+  for (const char* folder : {"md2-mha", "md2-gqa", "md3", "md3-reason"}) {
+    const auto cases = test::read_golden_json(std::string("../") + folder + "/cases.json");
+    for (const auto& entry : cases.as_array()) {
+      const auto* golden = entry.as_object().if_contains("crops_sha256");
+      if (golden == nullptr) continue;
+      const std::string name(entry.at("image").as_string());
+      const auto image = decode_image(read_picture(std::string("../") + folder + "/" + name), {});
+      ASSERT_TRUE(image.ok()) << image.error().message;
+      const auto crops = make_crops(*image, {}, pool);
+      ASSERT_TRUE(crops.ok()) << crops.error().message;
+      EXPECT_EQ(hash_as_stored_twice(*crops), std::string(golden->as_string())) << name;
+    }
+  }
+}
+
 TEST(Seeds, DecodeLikePillow) {
   const auto more = test::read_golden_json("more.json");
   for (const auto& [name, golden] : more.at("seeds").as_object()) {

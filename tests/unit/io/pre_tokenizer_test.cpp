@@ -67,6 +67,13 @@ TEST(PreTokenizer, KnowsTheSmallSteps) {
               ElementsAre("a", "b"));
 }
 
+TEST(PreTokenizer, PunctuationIsThatOfUnicode8) {
+  const std::string step = R"({"type":"Punctuation"})";
+  EXPECT_THAT(split(step, "a\u2e42b"), ElementsAre("a", "\u2e42", "b"));
+  EXPECT_THAT(split(step, "a\u2e43b"), ElementsAre("a\u2e43b"));
+  EXPECT_THAT(split(step, "a\u166db"), ElementsAre("a", "\u166d", "b"));
+}
+
 TEST(PreTokenizer, AppliesStepsOneAfterTheOther) {
   EXPECT_THAT(
       split(R"({"type":"Digits","individual_digits":true},)" + split_step("Isolated", false),

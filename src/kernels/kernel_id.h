@@ -5,7 +5,7 @@ namespace kernels {
 
 /// Every kernel of entries.inc, by the name it has there.
 enum class KernelId : unsigned {
-  // NOLINTNEXTLINE(readability-identifier-naming)
+// NOLINTNEXTLINE(readability-identifier-naming)
 #define FOVEA_ENTRY(name, function, threads, Params, ...) name,
 #include "entries.inc"
 #undef FOVEA_ENTRY

@@ -57,8 +57,7 @@ GPU_FN u64 block_sum(Thread t, u64 value, GPU_SHARED u64* scratch) {
   if (t.num_warps == 1) return value;
   if (t.lane == 0) scratch[t.warp] = value;
   block_sync(t);
-  u64 total = 0;
-  for (u32 w = 0; w < t.num_warps; ++w) total += scratch[w];
+  const u64 total = warp_sum(t, t.lane < t.num_warps ? scratch[t.lane] : static_cast<u64>(0));
   block_sync(t);
   return total;
 }
@@ -67,10 +66,15 @@ GPU_FN u64 block_max(Thread t, u64 value, GPU_SHARED u64* scratch) {
   if (t.num_warps == 1) return value;
   if (t.lane == 0) scratch[t.warp] = value;
   block_sync(t);
-  u64 largest = scratch[0];
-  for (u32 w = 1; w < t.num_warps; ++w) largest = scratch[w] > largest ? scratch[w] : largest;
+  const u64 largest = warp_max(t, t.lane < t.num_warps ? scratch[t.lane] : static_cast<u64>(0));
   block_sync(t);
   return largest;
+}
+
+/// The first lane for which `holds`; kWarpSize when there is none.
+GPU_FN u32 first_lane(Thread t, bool holds) {
+  const u32 lanes = lanes_where(t, holds);
+  return lanes == 0 ? kWarpSize : lowest_bit(lanes);
 }
 
 /// A number and its place as one integer: the larger number is the larger integer, among equals the

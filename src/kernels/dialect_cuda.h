@@ -42,6 +42,14 @@ struct Thread {
 GPU_FN u32 as_u32(float x) { return __float_as_uint(x); }
 GPU_FN float as_f32(u32 bits) { return __uint_as_float(bits); }
 
+struct alignas(16) Float4 {
+  float value[4];
+};
+GPU_FN Float4 load_4(const float* from) {
+  const float4 loaded = *reinterpret_cast<const float4*>(from);
+  return {{loaded.x, loaded.y, loaded.z, loaded.w}};
+}
+
 GPU_FN float to_f32(bf16 x) { return as_f32(static_cast<u32>(x.bits) << 16); }
 template <class T>
 GPU_FN T from_f32(float x);
@@ -52,6 +60,11 @@ GPU_FN bf16 from_f32<bf16>(float x) {
 
 // The accurate functions of the library: this code is not compiled with --use_fast_math.
 GPU_FN float gpu_exp2(float x) { return exp2f(x); }
+GPU_FN float gpu_exp2_flushed(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 GPU_FN float gpu_exp(float x) { return expf(x); }
 GPU_FN float gpu_log(float x) { return logf(x); }
 GPU_FN float gpu_sqrt(float x) { return sqrtf(x); }
@@ -67,7 +80,7 @@ GPU_FN float gpu_min(float a, float b) { return fminf(a, b); }
 GPU_FN bool is_nan(float x) { return x != x; }
 GPU_FN bool is_finite(float x) { return (as_u32(x) & 0x7f800000u) != 0x7f800000u; }
 GPU_FN u64 mul_hi(u64 a, u64 b) { return __umul64hi(a, b); }
-GPU_FN u32 count_bits(u32 x) { return static_cast<u32>(__popc(x)); }
+GPU_FN u32 lowest_bit(u32 x) { return static_cast<u32>(__ffs(static_cast<int>(x))) - 1; }
 GPU_FN u32 mul_hi(u32 a, u32 b) { return __umulhi(a, b); }
 
 GPU_FN void block_sync(const Thread&) { __syncthreads(); }
@@ -101,10 +114,7 @@ GPU_FN u64 warp_max(const Thread& t, u64 value) {
   }
   return value;
 }
-GPU_FN u32 first_lane(const Thread&, bool holds) {
-  const u32 lanes = __ballot_sync(0xffffffffu, holds);
-  return lanes == 0 ? 32 : static_cast<u32>(__ffs(static_cast<int>(lanes))) - 1;
-}
+GPU_FN u32 lanes_where(const Thread&, bool holds) { return __ballot_sync(0xffffffffu, holds); }
 
 GPU_FN u32 atomic_add_u32(u32* word, u32 value) { return atomicAdd(word, value); }
 

@@ -56,6 +56,16 @@ inline float as_f32(u32 bits) {
   return x;
 }
 
+/// Four numbers, loaded as one from an address that is a multiple of 16 bytes.
+struct Float4 {
+  float value[4];
+};
+inline Float4 load_4(const float* from) {
+  Float4 loaded;
+  std::memcpy(&loaded, from, sizeof loaded);
+  return loaded;
+}
+
 inline float to_f32(bf16 x) { return as_f32(u32{x.bits} << 16); }
 template <class T>
 T from_f32(float x);
@@ -67,6 +77,8 @@ inline bf16 from_f32<bf16>(float x) {
 }
 
 inline float gpu_exp2(float x) { return std::exp2(x); }
+/// The same, but what is less than the least normal number may be 0.
+inline float gpu_exp2_flushed(float x) { return std::exp2(x); }
 inline float gpu_exp(float x) { return std::exp(x); }
 inline float gpu_log(float x) { return std::log(x); }
 inline float gpu_sqrt(float x) { return std::sqrt(x); }
@@ -81,7 +93,8 @@ inline float gpu_max(float a, float b) { return std::fmax(a, b); }
 inline float gpu_min(float a, float b) { return std::fmin(a, b); }
 inline bool is_nan(float x) { return std::isnan(x); }
 inline bool is_finite(float x) { return std::isfinite(x); }
-inline u32 count_bits(u32 x) { return static_cast<u32>(__builtin_popcount(x)); }
+/// The place of the lowest bit that is set; x is not 0.
+inline u32 lowest_bit(u32 x) { return static_cast<u32>(__builtin_ctz(x)); }
 inline u64 mul_hi(u64 a, u64 b) {
   __extension__ using Wide = unsigned __int128;
   return static_cast<u64>((static_cast<Wide>(a) * b) >> 64);
@@ -138,12 +151,12 @@ inline float warp_max(const Thread& t, float value) {
 inline u64 warp_max(const Thread& t, u64 value) {
   return host::butterfly(t, value, [](u64 a, u64 b) { return a > b ? a : b; });
 }
-/// The first lane for which `holds`; 32 when there is none.
-inline u32 first_lane(const Thread& t, bool holds) {
+/// A bit for each lane: whether it `holds` there.
+inline u32 lanes_where(const Thread& t, bool holds) {
   const u64* lanes = t.fibers->exchange(t.index, holds ? 1 : 0);
-  u32 lane = 0;
-  while (lane < 32 && lanes[lane] == 0) ++lane;
-  return lane;
+  u32 bits = 0;
+  for (u32 lane = 0; lane < 32; ++lane) bits |= static_cast<u32>(lanes[lane]) << lane;
+  return bits;
 }
 
 /// Adds to a word of shared memory; returns what was there.

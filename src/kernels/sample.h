@@ -48,36 +48,63 @@ GPU_FN u32 drawn_mass(SampleWords words, u64 rank, u64 boundary, float min_p) {
   return rank < boundary || mass < min_p ? 0 : whole_mass(mass);
 }
 
-// What the listed words of each segment count in the draw.
-GPU_FN void sum_drawn(Thread t, SampleWords words, u64 boundary, float min_p, SampleScratch s) {
-  for (u32 segment = t.warp; segment < words.num_segments; segment += t.num_warps) {
-    const u32 count = count_words(words, segment);
+// What each segment counts in the draw, of the words that the cuts leave.
+GPU_FN void sum_drawn(Thread t, SampleWords words, SampleCut cut, float min_p, SampleScratch s) {
+  const u32 num_threads = t.num_warps * kWarpSize;
+  for (u32 i = t.index; i < 2 * words.num_segments; i += num_threads) s.segment_low[i] = 0;
+  block_sync(t);
+  for (u32 i = t.index; i < cut.ranks.count; i += num_threads) {
+    const u32 mass = drawn_mass(words, cut.ranks.list[i], cut.boundary, min_p);
+    const u32 segment = place_of(cut.ranks.list[i]) / kSegmentWords;
+    if (mass > 0) atomic_add_mass(s.segment_low + segment, s.segment_high + segment, mass);
+  }
+  for (u32 segment = t.warp; cut.ranks.count == 0 && segment < words.num_segments;
+       segment += t.num_warps) {
     u64 own = 0;
-    for (u32 i = t.lane; i < count; i += kSampleChunk * kWarpSize) {
-      const SampleRanks ranks = load_ranks(words, segment, count, i);
+    u32 near = near_groups(t, words, segment, cut.ranks.reach);
+    for (; near != 0; near = without_loaded(near)) {
+      const NearWords loaded = load_near(t, words, segment, near);
       GPU_UNROLL
-      for (u32 j = 0; j < kSampleChunk; ++j) {
-        own += drawn_mass(words, ranks.value[j], boundary, min_p);
+      for (u32 j = 0; j < kNearGroups; ++j) {
+        own += drawn_mass(words, ranked(loaded.logit[j], loaded.id[j]), cut.boundary, min_p);
       }
     }
     own = warp_sum(t, own);
-    if (t.lane == 0) s.segments[segment] = own;
+    if (t.lane == 0) {
+      s.segment_low[segment] = static_cast<u32>(own);
+      s.segment_high[segment] = static_cast<u32>(own >> 32);
+    }
+  }
+}
+// The same of all words: as sample_scan summed them.
+GPU_FN void sum_drawn(Thread t, SampleWords words, const GPU_GLOBAL SampleSegment* segments,
+                      SampleScratch s) {
+  for (u32 i = t.index; i < words.num_segments; i += t.num_warps * kWarpSize) {
+    const float mass = segments[i].drawn * relative_mass(distance(words, segments[i].largest));
+    const u64 whole = static_cast<u64>(mass * 2147483648.0f);
+    s.segment_low[i] = static_cast<u32>(whole);
+    s.segment_high[i] = static_cast<u32>(whole >> 32);
   }
 }
 
 // The first word, by ascending id, at which the mass summed so far passes the random share of all
 // of it. Every warp finds the segment that holds the place; then threads sum stretches of its
-// words.
+// words. Where that sum is less than what the segment counted, by a rounding, what is over is its
+// last word's.
 GPU_FN u32 draw(Thread t, u64 random, SampleWords words, u64 boundary, float min_p,
                 SampleScratch s) {
   block_sync(t);
   u64 total = 0;
-  for (u32 i = t.lane; i < words.num_segments; i += kWarpSize) total += s.segments[i];
-  const u64 target = mul_hi(random, warp_sum(t, total));
+  for (u32 i = t.lane; i < words.num_segments; i += kWarpSize) {
+    total += (static_cast<u64>(s.segment_high[i]) << 32) | s.segment_low[i];
+  }
+  u64 target = mul_hi(random, warp_sum(t, total));
   u64 before = 0;
   u32 segment = words.num_segments;
   for (u32 first = 0; first < words.num_segments; first += kWarpSize) {
-    const u64 own = first + t.lane < words.num_segments ? s.segments[first + t.lane] : 0;
+    const u32 i = first + t.lane;
+    const u64 own =
+        i < words.num_segments ? (static_cast<u64>(s.segment_high[i]) << 32) | s.segment_low[i] : 0;
     const u64 up_to = before + sum_before(t, own) + own;
     const u32 lane = first_lane(t, up_to > target);
     if (lane < kWarpSize) {
@@ -87,6 +114,7 @@ GPU_FN u32 draw(Thread t, u64 random, SampleWords words, u64 boundary, float min
     }
     before = shuffle(t, up_to, kWarpSize - 1);
   }
+  target -= before;
   const u32 num_threads = t.num_warps * kWarpSize;
   const u32 each = (kSegmentWords + num_threads - 1) / num_threads;
   const u32 segment_begin = segment * kSegmentWords;
@@ -98,10 +126,14 @@ GPU_FN u32 draw(Thread t, u64 random, SampleWords words, u64 boundary, float min
     const u32 id = segment_begin + i;
     own += drawn_mass(words, ranked(words.logits[id], id), boundary, min_p);
   }
-  const u64 of_warp = sum_before(t, own);
-  if (t.lane == kWarpSize - 1) s.sums[t.warp] = of_warp + own;
+  const u64 before_lane = sum_before(t, own);
+  if (t.lane == kWarpSize - 1) s.sums[t.warp] = before_lane + own;
   block_sync(t);
-  before += of_warp + warp_sum(t, t.lane < t.warp ? s.sums[t.lane] : static_cast<u64>(0));
+  const u64 of_warp = t.lane < t.num_warps ? s.sums[t.lane] : 0;
+  const u64 before_warp = sum_before(t, of_warp);
+  const u64 all = shuffle(t, before_warp + of_warp, kWarpSize - 1);
+  if (target >= all && all > 0) target = all - 1;
+  before = shuffle(t, before_warp, t.warp) + before_lane;
   if (before <= target && target - before < own) {
     u32 id = segment_begin + first;
     for (;; ++id) {
@@ -120,21 +152,21 @@ GPU_FN u32 draw_listed(Thread t, u64 random, SampleWords words, SampleCut cut, f
                        SampleScratch s) {
   const u32 num_threads = t.num_warps * kWarpSize;
   block_sync(t);
-  for (u32 i = t.index; i < cut.num_listed; i += num_threads) {
-    s.masses[i] = drawn_mass(words, s.list[i], cut.boundary, min_p);
+  for (u32 i = t.index; i < cut.ranks.count; i += num_threads) {
+    s.masses[i] = drawn_mass(words, cut.ranks.list[i], cut.boundary, min_p);
   }
   block_sync(t);
-  for (u32 first = 0; first < cut.num_listed; first += num_threads / kSampleShare) {
+  for (u32 first = 0; first < cut.ranks.count; first += num_threads / kSampleShare) {
     const u32 i = first + t.index / kSampleShare;
-    const u32 id = i < cut.num_listed ? place_of(s.list[i]) : 0;
+    const u32 id = i < cut.ranks.count ? place_of(cut.ranks.list[i]) : 0;
     u64 before = 0, total = 0;
-    for (u32 j = t.index % kSampleShare; j < cut.num_listed; j += kSampleShare) {
-      before += place_of(s.list[j]) < id ? s.masses[j] : 0;
+    for (u32 j = t.index % kSampleShare; j < cut.ranks.count; j += kSampleShare) {
+      before += place_of(cut.ranks.list[j]) < id ? s.masses[j] : 0;
       total += s.masses[j];
     }
     before = sum_shares(t, before);
     const u64 target = mul_hi(random, sum_shares(t, total));
-    if (i < cut.num_listed && t.index % kSampleShare == 0 && before <= target &&
+    if (i < cut.ranks.count && t.index % kSampleShare == 0 && before <= target &&
         target - before < s.masses[i]) {
       *s.chosen = id;
     }
@@ -143,36 +175,32 @@ GPU_FN u32 draw_listed(Thread t, u64 random, SampleWords words, SampleCut cut, f
   return *s.chosen;
 }
 
-// The num_top likeliest possible words: all are within `reach`.
-GPU_FN void list_top(Thread t, SampleWords words, u32 num_top, u32 max_top, float reach,
-                     float log_total, GPU_GLOBAL i32* top_ids, GPU_GLOBAL float* top_logprobs,
-                     SampleScratch s) {
+// The num_top likeliest possible words.
+GPU_FN void list_top(Thread t, SampleWords words, u32 num_top, u32 max_top, float log_total,
+                     GPU_GLOBAL i32* top_ids, GPU_GLOBAL float* top_logprobs, SampleScratch s) {
   const u32 num_threads = t.num_warps * kWarpSize;
-  u32 listed = 0;
-  if (num_top > 0) listed = collect(t, words, reach, ruler_to(reach), true, 0, s);
-  if (listed <= kSampleList) {
+  u32 count = 0;
+  if (num_top > 0) {
+    const SampleRuler ruler = ruler_to(reach_of_number(t, words, num_top, s));
+    count = gather(t, words, ruler, false, s);
+  }
+  if (count <= kSampleList) {
     // How many are likelier is a word's place.
-    for (u32 i = t.index; i < listed; i += num_threads) {
+    for (u32 i = t.index; i < count; i += num_threads) {
       u32 place = 0;
-      for (u32 j = 0; j < listed; ++j) place += s.list[j] > s.list[i] ? 1 : 0;
+      for (u32 j = 0; j < count; ++j) place += s.list[j] > s.list[i] ? 1 : 0;
       if (place >= num_top) continue;
       top_ids[place] = static_cast<i32>(place_of(s.list[i]));
       top_logprobs[place] = number_of(s.list[i]) - words.largest - log_total;
     }
   } else {
-    // Many are equal: one after another.
+    // So many are about equal: one after another.
     u64 taken = ~static_cast<u64>(0);
     for (u32 n = 0; n < num_top; ++n) {
       u64 best = 0;
-      for (u32 segment = t.warp; segment < words.num_segments; segment += t.num_warps) {
-        const u32 count = count_words(words, segment);
-        for (u32 i = t.lane; i < count; i += kSampleChunk * kWarpSize) {
-          const SampleRanks ranks = load_ranks(words, segment, count, i);
-          GPU_UNROLL
-          for (u32 j = 0; j < kSampleChunk; ++j) {
-            if (ranks.value[j] < taken && ranks.value[j] > best) best = ranks.value[j];
-          }
-        }
+      for (u32 i = t.index; i < words.vocab; i += num_threads) {
+        const u64 rank = ranked(words.logits[i], i);
+        if (rank < taken && rank > best) best = rank;
       }
       taken = block_max(t, best, s.places);
       if (t.index != 0) continue;
@@ -180,7 +208,7 @@ GPU_FN void list_top(Thread t, SampleWords words, u32 num_top, u32 max_top, floa
       top_logprobs[n] = number_of(taken) - words.largest - log_total;
     }
   }
-  for (u32 n = (listed < num_top ? listed : num_top) + t.index; n < max_top; n += num_threads) {
+  for (u32 n = (count < num_top ? count : num_top) + t.index; n < max_top; n += num_threads) {
     top_ids[n] = -1;
     top_logprobs[n] = as_f32(0xff800000u);
   }
@@ -190,36 +218,45 @@ GPU_FN void list_top(Thread t, SampleWords words, u32 num_top, u32 max_top, floa
 GPU_FN void sample_choose(Thread t, const GPU_CONST SampleParams& p, const GPU_GLOBAL float* logits,
                           const GPU_GLOBAL SampleRow* rows, const GPU_GLOBAL i32* mask_ids,
                           const GPU_GLOBAL float* changed, const GPU_GLOBAL SampleSegment* segments,
-                          const GPU_GLOBAL u64* listed, const GPU_GLOBAL SampleReach* reaches,
-                          GPU_GLOBAL i32* ids, GPU_GLOBAL float* logprobs, GPU_GLOBAL i32* top_ids,
+                          const GPU_GLOBAL float* group_largest, GPU_GLOBAL i32* ids,
+                          GPU_GLOBAL float* logprobs, GPU_GLOBAL i32* top_ids,
                           GPU_GLOBAL float* top_logprobs, GPU_SHARED char* scratch) {
-  const SampleScratch s = sample_scratch(scratch);
+  const SampleScratch s = sample_scratch(scratch, p.num_segments);
   const GPU_GLOBAL SampleRow* row = rows + t.block.x;
-  const SampleMode mode = mode_of(row, p.vocab);
   const u64 first_segment = static_cast<u64>(t.block.x) * p.num_segments;
+  segments += first_segment;
+  const SampleMode mode = mode_of(row, p.vocab);
   SampleWords words;
   words.logits = (changes_logits(row) ? changed : logits) + static_cast<u64>(t.block.x) * p.vocab;
-  words.segments = segments + first_segment;
-  words.listed = listed + first_segment * kSegmentList;
+  words.group_largest = group_largest + first_segment * kSegmentGroups;
   words.vocab = p.vocab;
   words.num_segments = p.num_segments;
   words.scale = mode.scale;
-  const SampleTotals all = total_segments(t, words.segments, p.num_segments);
-  words.largest = all.largest;
-  u64 likeliest = 0, num_words = 0, total = 0;
+
+  // Every warp sums what sample_scan found.
+  words.largest = as_f32(0xff800000u);
   for (u32 i = t.lane; i < p.num_segments; i += kWarpSize) {
-    const u64 place = 0xffffffffu - words.segments[i].first;
-    if (words.segments[i].largest == all.largest && place > likeliest) likeliest = place;
-    if (mode.cuts) num_words += count_words(words, i);
-    if (mode.cuts) total += words.segments[i].mass;
+    words.largest = gpu_max(words.largest, segments[i].largest);
   }
+  words.largest = warp_max(t, words.largest);
+  float total = 0, drawn_total = 0;
+  u64 likeliest = 0;
+  for (u32 i = t.lane; i < p.num_segments; i += kWarpSize) {
+    const SampleSegment known = segments[i];
+    const float away = words.largest - known.largest;
+    total = gpu_fma(known.total, relative_mass(away * 1.44269504f), total);
+    drawn_total = gpu_fma(known.drawn, relative_mass(away * mode.scale), drawn_total);
+    const u64 place = 0xffffffffu - known.first;
+    if (known.largest == words.largest && place > likeliest) likeliest = place;
+  }
+  total = warp_sum(t, total);
   u32 id = 0xffffffffu - static_cast<u32>(warp_max(t, likeliest));
   float logprob = 0;
   top_ids += t.block.x * p.max_top;
   top_logprobs += t.block.x * p.max_top;
-  if (!is_finite(all.largest)) {
+  if (!is_finite(words.largest)) {
     // Either +infinity is there, or nothing is left at all.
-    if (!(all.largest > 0)) {
+    if (!(words.largest > 0)) {
       id = lowest_allowed(t, row, p.vocab, mask_ids, s.places);
       logprob = as_f32(0xff800000u);
     }
@@ -229,34 +266,28 @@ GPU_FN void sample_choose(Thread t, const GPU_CONST SampleParams& p, const GPU_G
       top_logprobs[n] = is_word ? logprob : as_f32(0xff800000u);
     }
   } else {
-    const float log_total = gpu_log(all.total);
-    list_top(t, words, row->num_top, p.max_top, row->num_top > 0 ? reaches[t.block.x].top : 0.0f,
-             log_total, top_ids, top_logprobs, s);
+    const float log_total = gpu_log(total);
+    if (p.max_top > 0) {
+      list_top(t, words, row->num_top, p.max_top, log_total, top_ids, top_logprobs, s);
+    }
     if (mode.draws) {
       // Should nothing be left to draw from, it is the likeliest.
       if (t.index == 0) *s.chosen = id;
       const u64 random = random_bits(row);
-      SampleCut cut;
-      cut.boundary = 0;
-      cut.num_listed = 0;
       if (mode.cuts) {
-        cut = cut_words(t, words, mode, static_cast<u32>(warp_sum(t, num_words)),
-                        warp_sum(t, total), reaches[t.block.x].drawn, s);
-      }
-      if (cut.num_listed > 0) {
-        id = draw_listed(t, random, words, cut, mode.min_p, s);
-      } else {
-        if (mode.cuts) {
-          sum_drawn(t, words, cut.boundary, mode.min_p, s);
+        const SampleCut cut = cut_words(t, words, mode, warp_sum(t, drawn_total), s);
+        if (cut.ranks.count > 0 && cut.ranks.count <= kSampleShort) {
+          id = draw_listed(t, random, words, cut, mode.min_p, s);
         } else {
-          for (u32 i = t.index; i < p.num_segments; i += t.num_warps * kWarpSize) {
-            s.segments[i] = words.segments[i].mass;
-          }
+          sum_drawn(t, words, cut, mode.min_p, s);
+          id = draw(t, random, words, cut.boundary, mode.min_p, s);
         }
-        id = draw(t, random, words, cut.boundary, mode.min_p, s);
+      } else {
+        sum_drawn(t, words, segments, s);
+        id = draw(t, random, words, 0, 0, s);
       }
     }
-    logprob = words.logits[id] - all.largest - log_total;
+    logprob = words.logits[id] - words.largest - log_total;
   }
   if (t.index == 0) {
     ids[t.block.x] = static_cast<i32>(id);

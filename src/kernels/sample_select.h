@@ -1,35 +1,43 @@
 #pragma once
 
-// Where top-k and top-p cut a row's listed words.
+// Where top-k, top-p and min-p cut a row.
 
 #include "sample_row.h"
 
 namespace fovea {
 namespace kernels {
 
-constexpr GPU_CONST u32 kSampleList = 1024;  // words that are looked at one by one
-constexpr GPU_CONST u32 kSampleShort = 256;  // so few that each is compared with all others
+constexpr GPU_CONST u32 kSampleList = 1024;   // words that are looked at one by one
+constexpr GPU_CONST u32 kSampleBucket = 512;  // of one bucket
+constexpr GPU_CONST u32 kSampleShort = 256;   // so few that each is compared with all others
+constexpr GPU_CONST u32 kSampleBuckets = 1024;
+constexpr GPU_CONST float kSampleReach = 32.0f;  // powers of two: words further off count nothing
 constexpr GPU_CONST u32 kSampleScratchBytes =
-    8 * (kSampleList + 2 * kWarpSize + 4) + 4 * (3 * kSampleBuckets + kSampleShort + 2);
+    8 * (kSampleList + kSampleBucket + 2 * kWarpSize + 4) +
+    4 * (3 * kSampleBuckets + kSampleShort + 2);
+constexpr GPU_CONST u32 kSampleSegmentBytes = 8;  // more for each segment
 
 /// The block's shared memory.
 struct SampleScratch {
-  GPU_SHARED u64* list;     // [kSampleList] ranks
-  GPU_SHARED u64* sums;     // [kWarpSize] of warps
-  GPU_SHARED u64* places;   // [kWarpSize] of warps
-  GPU_SHARED u64* results;  // [4]
-  GPU_SHARED u32* counts;   // [kSampleBuckets], and their masses in halves
+  GPU_SHARED u64* list;       // [kSampleList] ranks
+  GPU_SHARED u64* of_bucket;  // [kSampleBucket] ranks
+  GPU_SHARED u64* sums;       // [kWarpSize] of warps
+  GPU_SHARED u64* places;     // [kWarpSize] of warps
+  GPU_SHARED u64* results;    // [4]
+  GPU_SHARED u32* counts;     // [kSampleBuckets], and their masses in halves
   GPU_SHARED u32* low;
   GPU_SHARED u32* high;
-  GPU_SHARED u32* masses;  // [kSampleShort] of the list
+  GPU_SHARED u32* masses;  // [kSampleShort] of a list
   GPU_SHARED u32* counter;
   GPU_SHARED u32* chosen;
-  GPU_SHARED u64* segments;  // [num_segments] what they count in the draw
+  GPU_SHARED u32* segment_low;  // [num_segments] what they count in the draw, in halves
+  GPU_SHARED u32* segment_high;
 };
-GPU_FN SampleScratch sample_scratch(GPU_SHARED char* scratch) {
+GPU_FN SampleScratch sample_scratch(GPU_SHARED char* scratch, u32 num_segments) {
   SampleScratch s;
   s.list = reinterpret_cast<GPU_SHARED u64*>(scratch);
-  s.sums = s.list + kSampleList;
+  s.of_bucket = s.list + kSampleList;
+  s.sums = s.of_bucket + kSampleBucket;
   s.places = s.sums + kWarpSize;
   s.results = s.places + kWarpSize;
   s.counts = reinterpret_cast<GPU_SHARED u32*>(s.results + 4);
@@ -38,74 +46,155 @@ GPU_FN SampleScratch sample_scratch(GPU_SHARED char* scratch) {
   s.masses = s.high + kSampleBuckets;
   s.counter = s.masses + kSampleShort;
   s.chosen = s.counter + 1;
-  s.segments = reinterpret_cast<GPU_SHARED u64*>(s.chosen + 1);
+  s.segment_low = s.chosen + 1;
+  s.segment_high = s.segment_low + num_segments;
   return s;
 }
 
-/// How many words of a segment are looked at: the listed ones, or all.
-GPU_FN u32 count_words(SampleWords words, u32 segment) {
-  const u32 listed = words.segments[segment].count;
-  const u32 left = words.vocab - segment * kSegmentWords;
-  return listed <= kSegmentList ? listed : left < kSegmentWords ? left : kSegmentWords;
-}
-/// Of these, the ranks of i, i + 32, i + 64, ...; behind the end those of NaN.
-constexpr GPU_CONST u32 kSampleChunk = 8;
-struct SampleRanks {
-  u64 value[kSampleChunk];
-};
-GPU_FN SampleRanks load_ranks(SampleWords words, u32 segment, u32 count, u32 i) {
-  SampleRanks ranks;
-  if (words.segments[segment].count <= kSegmentList) {
-    const GPU_GLOBAL u64* listed = words.listed + segment * kSegmentList;
-    GPU_UNROLL
-    for (u32 j = 0; j < kSampleChunk; ++j) {
-      const u32 n = i + j * kWarpSize;
-      ranks.value[j] = n < count ? rank_of_listed(listed[n]) : 0;
-    }
-  } else {
-    GPU_UNROLL
-    for (u32 j = 0; j < kSampleChunk; ++j) {
-      const u32 n = i + j * kWarpSize, id = segment * kSegmentWords + n;
-      ranks.value[j] = n < count ? ranked(words.logits[id], id) : 0;
-    }
-  }
-  return ranks;
+/// Adds to a 64-bit number in halves; returns nothing.
+GPU_FN void atomic_add_mass(GPU_SHARED u32* low, GPU_SHARED u32* high, u32 mass) {
+  const u32 before = atomic_add_u32(low, mass);
+  if (before + mass < before) atomic_add_u32(high, 1);
 }
 
-GPU_FN u32 mass_of_rank(SampleWords words, u64 rank) {
-  return whole_mass(relative_mass(distance(words, number_of(rank))));
+// ---- words that are near enough
+//
+// Warps take segments in turns, and of each the groups whose largest logit is within a reach, some
+// at a time:
+//
+//   for (u32 segment = t.warp; segment < words.num_segments; segment += t.num_warps)
+//     for (u32 near = near_groups(...); near != 0; near = without_loaded(near))
+//       load_near(...)
+
+constexpr GPU_CONST u32 kNearGroups = 8;
+
+/// A bit for each group of a segment.
+GPU_FN u32 near_groups(Thread t, SampleWords words, u32 segment, float reach) {
+  const float largest = words.group_largest[segment * kSegmentGroups + t.lane];
+  return lanes_where(t, distance(words, largest) <= reach);
+}
+GPU_FN u32 without_loaded(u32 near) {
+  GPU_UNROLL
+  for (u32 j = 0; j < kNearGroups; ++j) near &= near - 1;
+  return near;
+}
+/// A lane's word of each of the first groups of `near`; NaN where there is none.
+struct NearWords {
+  float logit[kNearGroups];
+  u32 id[kNearGroups];
+};
+GPU_FN NearWords load_near(Thread t, SampleWords words, u32 segment, u32 near) {
+  NearWords loaded;
+  GPU_UNROLL
+  for (u32 j = 0; j < kNearGroups; ++j) {
+    const u32 group = near != 0 ? lowest_bit(near) : 0;
+    const u32 id = segment * kSegmentWords + group * kWarpSize + t.lane;
+    loaded.id[j] = id;
+    loaded.logit[j] = near != 0 && id < words.vocab ? words.logits[id] : as_f32(0x7fc00000u);
+    near &= near - 1;
+  }
+  return loaded;
+}
+
+// ---- reaches
+
+/// How far the `number` likeliest words may be: at least as far as the largest words of so many
+/// groups are. Infinitely when fewer are within kSampleReach.
+GPU_FN float reach_of_number(Thread t, SampleWords words, u32 number, SampleScratch s) {
+  constexpr u32 kBuckets = 256, kEach = kBuckets / kWarpSize;
+  constexpr float kPerUnit = kBuckets / kSampleReach;
+  const u32 num_threads = t.num_warps * kWarpSize;
+  block_sync(t);
+  for (u32 b = t.index; b < kBuckets; b += num_threads) s.counts[b] = 0;
+  block_sync(t);
+  for (u32 i = t.index; i < words.num_segments * kSegmentGroups; i += num_threads) {
+    const float away = distance(words, words.group_largest[i]);
+    if (away < kSampleReach) atomic_add_u32(s.counts + static_cast<u32>(away * kPerUnit), 1);
+  }
+  block_sync(t);
+  u32 own = 0;
+  GPU_UNROLL
+  for (u32 j = 0; j < kEach; ++j) own += s.counts[t.lane * kEach + j];
+  const u32 before = sum_before(t, own);
+  const u32 lane = first_lane(t, before + own >= number);
+  if (lane == kWarpSize) return as_f32(0x7f800000u);
+  const u32 count = t.lane < kEach ? s.counts[lane * kEach + t.lane] : 0;
+  const u32 up_to = shuffle(t, before, lane) + sum_before(t, count) + count;
+  const u32 bucket = lane * kEach + first_lane(t, up_to >= number);
+  return static_cast<float>(bucket + 2) / kPerUnit;  // rounding stays inside
+}
+
+/// How far the words may be that top-p keeps: what lies further, if it were the whole vocabulary,
+/// is half of what top-p drops. `total` is relative to the likeliest word.
+GPU_FN float reach_of_top_p(SampleWords words, float top_p, float total) {
+  const float dropped = (1.0f - gpu_max(top_p, 0.0f)) * total;
+  const float reach = 1.0f + 1.44269504f * gpu_log(static_cast<float>(words.vocab) / dropped);
+  return gpu_min(kSampleReach, gpu_max(reach, 0.03125f));
+}
+/// How far the words may be that survive; `total` as above, not used with top-k.
+GPU_FN float reach_of_cut(Thread t, SampleWords words, SampleMode mode, float total,
+                          SampleScratch s) {
+  if (mode.top_k > 0) return gpu_min(reach_of_number(t, words, mode.top_k, s), kSampleReach);
+  float reach = kSampleReach;
+  if (mode.top_p < 1.0f) reach = reach_of_top_p(words, mode.top_p, total);
+  if (mode.min_p > 0) reach = gpu_min(reach, 0.03125f - 1.44269504f * gpu_log(mode.min_p));
+  return reach;
 }
 
 // ---- buckets of words by their distance from the likeliest
+
+/// Buckets from 0 to `reach` powers of two.
+struct SampleRuler {
+  float reach;
+  float per_unit;
+};
+GPU_FN SampleRuler ruler_to(float reach) {
+  SampleRuler ruler;
+  ruler.reach = reach;
+  ruler.per_unit = static_cast<float>(kSampleBuckets) / reach;
+  return ruler;
+}
+GPU_FN u32 bucket_of(SampleRuler ruler, float distance) {
+  const u32 bucket = static_cast<u32>(distance * ruler.per_unit);
+  return bucket < kSampleBuckets ? bucket : kSampleBuckets - 1;
+}
 
 /// A bucket, and the words in all buckets before it.
 struct SampleBucket {
   u32 bucket;  // kSampleBuckets: there is none
   u64 count_before, mass_before;
-  u64 count;  // of words in all buckets together
+  u64 mass;  // of the words in all buckets together
 };
 
-GPU_FN void fill_buckets(Thread t, SampleWords words, SampleRuler ruler, SampleScratch s) {
+/// The possible words within reach, their ranks in the list and, if asked for, in the buckets. The
+/// number of them, of which the list has no more than fit.
+GPU_FN u32 gather(Thread t, SampleWords words, SampleRuler ruler, bool fills_buckets,
+                  SampleScratch s) {
   block_sync(t);
-  for (u32 b = t.index; b < 3 * kSampleBuckets; b += t.num_warps * kWarpSize) s.counts[b] = 0;
+  if (t.index == 0) *s.counter = 0;
+  for (u32 b = t.index; fills_buckets && b < 3 * kSampleBuckets; b += t.num_warps * kWarpSize) {
+    s.counts[b] = 0;
+  }
   block_sync(t);
   for (u32 segment = t.warp; segment < words.num_segments; segment += t.num_warps) {
-    const u32 count = count_words(words, segment);
-    for (u32 i = t.lane; i < count; i += kSampleChunk * kWarpSize) {
-      const SampleRanks ranks = load_ranks(words, segment, count, i);
+    u32 near = near_groups(t, words, segment, ruler.reach);
+    for (; near != 0; near = without_loaded(near)) {
+      const NearWords loaded = load_near(t, words, segment, near);
       GPU_UNROLL
-      for (u32 j = 0; j < kSampleChunk; ++j) {
-        const float away = distance(words, number_of(ranks.value[j]));
-        if (!(away <= ruler.reach)) continue;
+      for (u32 j = 0; j < kNearGroups; ++j) {
+        const float away = distance(words, loaded.logit[j]);
+        if (!(away <= ruler.reach) || !is_finite(loaded.logit[j])) continue;
+        const u32 place = atomic_add_u32(s.counter, 1);
+        if (place < kSampleList) s.list[place] = ranked(loaded.logit[j], loaded.id[j]);
+        if (!fills_buckets) continue;
         const u32 bucket = bucket_of(ruler, away);
-        const u32 mass = whole_mass(relative_mass(away));
         atomic_add_u32(s.counts + bucket, 1);
-        const u32 before = atomic_add_u32(s.low + bucket, mass);
-        if (before + mass < before) atomic_add_u32(s.high + bucket, 1);
+        atomic_add_mass(s.low + bucket, s.high + bucket, whole_mass(relative_mass(away)));
       }
     }
   }
   block_sync(t);
+  return *s.counter;
 }
 
 // The bucket with the word at which what lies before, words or mass, passes `limit`.
@@ -122,7 +211,7 @@ GPU_FN SampleBucket find_bucket(Thread t, bool by_mass, u64 limit, SampleScratch
     const u64 count_before = sum_before(t, count), mass_before = sum_before(t, mass);
     const u64 before = by_mass ? mass_before : count_before;
     const u32 lane = first_lane(t, before <= limit && limit - before < (by_mass ? mass : count));
-    const u64 all = shuffle(t, count_before + count, kWarpSize - 1);
+    const u64 all = shuffle(t, mass_before + mass, kWarpSize - 1);
     u32 bucket = kSampleBuckets;
     u64 bucket_count = 0, bucket_mass = 0;
     if (lane < kWarpSize) {
@@ -148,54 +237,67 @@ GPU_FN SampleBucket find_bucket(Thread t, bool by_mass, u64 limit, SampleScratch
   found.bucket = static_cast<u32>(s.results[0]);
   found.count_before = s.results[1];
   found.mass_before = s.results[2];
-  found.count = s.results[3];
+  found.mass = s.results[3];
   block_sync(t);
   return found;
 }
 
-// ---- single words
-
-/// The ranks in the list of the words within `reach`: those of one bucket, or all. The number of
-/// them, of which the list has no more than fit.
-GPU_FN u32 collect(Thread t, SampleWords words, float reach, SampleRuler ruler, bool all,
-                   u32 bucket, SampleScratch s) {
+/// The ranks of one bucket's words, no more than kSampleBucket: from the list of `num_listed`, or
+/// from all words near enough where that is 0.
+GPU_FN void collect_bucket(Thread t, SampleWords words, SampleRuler ruler, u32 num_listed,
+                           u32 bucket, SampleScratch s) {
   block_sync(t);
   if (t.index == 0) *s.counter = 0;
   block_sync(t);
-  for (u32 segment = t.warp; segment < words.num_segments; segment += t.num_warps) {
-    const u32 count = count_words(words, segment);
-    for (u32 i = t.lane; i < count; i += kSampleChunk * kWarpSize) {
-      const SampleRanks ranks = load_ranks(words, segment, count, i);
+  for (u32 i = t.index; i < num_listed; i += t.num_warps * kWarpSize) {
+    if (bucket_of(ruler, distance(words, number_of(s.list[i]))) != bucket) continue;
+    s.of_bucket[atomic_add_u32(s.counter, 1)] = s.list[i];
+  }
+  for (u32 segment = t.warp; num_listed == 0 && segment < words.num_segments;
+       segment += t.num_warps) {
+    u32 near = near_groups(t, words, segment, ruler.reach);
+    for (; near != 0; near = without_loaded(near)) {
+      const NearWords loaded = load_near(t, words, segment, near);
       GPU_UNROLL
-      for (u32 j = 0; j < kSampleChunk; ++j) {
-        const float logit = number_of(ranks.value[j]);
-        const float away = distance(words, logit);
-        if (!(away <= reach) || !is_finite(logit)) continue;
-        if (!all && bucket_of(ruler, away) != bucket) continue;
-        const u32 place = atomic_add_u32(s.counter, 1);
-        if (place < kSampleList) s.list[place] = ranks.value[j];
+      for (u32 j = 0; j < kNearGroups; ++j) {
+        const float away = distance(words, loaded.logit[j]);
+        if (!(away <= ruler.reach) || bucket_of(ruler, away) != bucket) continue;
+        s.of_bucket[atomic_add_u32(s.counter, 1)] = ranked(loaded.logit[j], loaded.id[j]);
       }
     }
   }
   block_sync(t);
-  return *s.counter;
 }
 
-/// Words, or their mass, from `rank` up: of the `count` ranks of the list, or of every word that is
-/// looked at where count is 0.
-GPU_FN u64 sum_from(Thread t, SampleWords words, u32 count, bool by_mass, u64 rank,
+// ---- single words
+
+GPU_FN u32 mass_of_rank(SampleWords words, u64 rank) {
+  return whole_mass(relative_mass(distance(words, number_of(rank))));
+}
+
+/// Some ranks in shared memory, or every word within `reach` where count is 0.
+struct SampleRanks {
+  const GPU_SHARED u64* list;
+  u32 count;
+  float reach;
+};
+
+/// Words, or their mass, from `rank` up.
+GPU_FN u64 sum_from(Thread t, SampleWords words, SampleRanks ranks, bool by_mass, u64 rank,
                     SampleScratch s) {
   u64 sum = 0;
-  for (u32 i = t.index; i < count; i += t.num_warps * kWarpSize) {
-    if (s.list[i] >= rank) sum += by_mass ? mass_of_rank(words, s.list[i]) : 1;
+  for (u32 i = t.index; i < ranks.count; i += t.num_warps * kWarpSize) {
+    if (ranks.list[i] >= rank) sum += by_mass ? mass_of_rank(words, ranks.list[i]) : 1;
   }
-  for (u32 segment = t.warp; count == 0 && segment < words.num_segments; segment += t.num_warps) {
-    const u32 of_segment = count_words(words, segment);
-    for (u32 i = t.lane; i < of_segment; i += kSampleChunk * kWarpSize) {
-      const SampleRanks ranks = load_ranks(words, segment, of_segment, i);
+  for (u32 segment = t.warp; ranks.count == 0 && segment < words.num_segments;
+       segment += t.num_warps) {
+    u32 near = near_groups(t, words, segment, ranks.reach);
+    for (; near != 0; near = without_loaded(near)) {
+      const NearWords loaded = load_near(t, words, segment, near);
       GPU_UNROLL
-      for (u32 j = 0; j < kSampleChunk; ++j) {
-        if (ranks.value[j] >= rank) sum += by_mass ? mass_of_rank(words, ranks.value[j]) : 1;
+      for (u32 j = 0; j < kNearGroups; ++j) {
+        if (is_nan(loaded.logit[j]) || ranked(loaded.logit[j], loaded.id[j]) < rank) continue;
+        sum += by_mass ? whole_mass(relative_mass(distance(words, loaded.logit[j]))) : 1;
       }
     }
   }
@@ -203,10 +305,9 @@ GPU_FN u64 sum_from(Thread t, SampleWords words, u32 count, bool by_mass, u64 ra
 }
 
 // Words in the order of their ranks, likeliest first, are cut where what lies before passes
-// `limit`: the number of words, or their mass. `before` lies before all that are looked at: the
-// `count` ranks of the list, or every word where count is 0. The rank of the last word that stays
-// is found bit by bit.
-GPU_FN u64 search_boundary(Thread t, SampleWords words, u32 count, bool by_mass, u64 before,
+// `limit`: the number of words, or their mass. `before` lies before all that are looked at. The
+// rank of the last word that stays is found bit by bit.
+GPU_FN u64 search_boundary(Thread t, SampleWords words, SampleRanks ranks, bool by_mass, u64 before,
                            u64 limit, SampleScratch s) {
   u32 id_bits = 1;
   while (id_bits < 32 && (words.vocab >> id_bits) > 0) ++id_bits;
@@ -216,7 +317,7 @@ GPU_FN u64 search_boundary(Thread t, SampleWords words, u32 count, bool by_mass,
     if (step == 32) boundary |= (0xffffffffu >> id_bits) << id_bits;
     const u32 bit = step < 32 ? 63 - step : id_bits - 1 - (step - 32);
     const u64 above = (boundary | ((static_cast<u64>(1) << bit) - 1)) + 1;
-    const u64 passed = sum_from(t, words, count, by_mass, above, s);
+    const u64 passed = sum_from(t, words, ranks, by_mass, above, s);
     if (before + passed > limit) boundary |= static_cast<u64>(1) << bit;
   }
   return boundary;
@@ -230,22 +331,22 @@ GPU_FN u64 sum_shares(Thread t, u64 value) {
   return value;
 }
 
-// search_boundary for a list of at most kSampleShort ranks: each is compared with all others.
-GPU_FN u64 compare_boundary(Thread t, SampleWords words, u32 count, bool by_mass, u64 before,
-                            u64 limit, SampleScratch s) {
+// search_boundary for at most kSampleShort ranks: each is compared with all others.
+GPU_FN u64 compare_boundary(Thread t, SampleWords words, SampleRanks ranks, bool by_mass,
+                            u64 before, u64 limit, SampleScratch s) {
   const u32 num_threads = t.num_warps * kWarpSize;
   block_sync(t);
-  for (u32 i = t.index; i < count; i += num_threads) {
-    s.masses[i] = by_mass ? mass_of_rank(words, s.list[i]) : 1;
+  for (u32 i = t.index; i < ranks.count; i += num_threads) {
+    s.masses[i] = by_mass ? mass_of_rank(words, ranks.list[i]) : 1;
   }
   block_sync(t);
   u64 lowest = 0;  // its complement: the lower the rank, the larger
-  for (u32 first = 0; first < count; first += num_threads / kSampleShare) {
+  for (u32 first = 0; first < ranks.count; first += num_threads / kSampleShare) {
     const u32 i = first + t.index / kSampleShare;
-    const u64 rank = i < count ? s.list[i] : ~static_cast<u64>(0);
+    const u64 rank = i < ranks.count ? ranks.list[i] : ~static_cast<u64>(0);
     u64 passed = 0;
-    for (u32 j = t.index % kSampleShare; j < count; j += kSampleShare) {
-      passed += s.list[j] > rank ? s.masses[j] : 0;
+    for (u32 j = t.index % kSampleShare; j < ranks.count; j += kSampleShare) {
+      passed += ranks.list[j] > rank ? s.masses[j] : 0;
     }
     passed = before + sum_shares(t, passed);
     if (passed <= limit && ~rank > lowest) lowest = ~rank;
@@ -253,48 +354,48 @@ GPU_FN u64 compare_boundary(Thread t, SampleWords words, u32 count, bool by_mass
   return ~block_max(t, lowest, s.sums);
 }
 
-/// What top-k and top-p leave.
+/// What the cuts leave: among these words those from the rank `boundary` up.
 struct SampleCut {
-  u64 boundary;    // the rank of the last word
-  u32 num_listed;  // 0, or the list holds everything that is left, and perhaps more
+  SampleRanks ranks;
+  u64 boundary;
 };
 
-/// `num_words` are looked at; `total` is the mass of all words. What is kept is within `reach`, if
-/// it is not all that counts. At least one of top-k and top-p cuts.
-GPU_FN SampleCut cut_words(Thread t, SampleWords words, SampleMode mode, u32 num_words, u64 total,
-                           float reach, SampleScratch s) {
+/// `total` is of e^((logit - largest) / temperature); it is not used with top-k. The words that
+/// min-p drops may still be there.
+GPU_FN SampleCut cut_words(Thread t, SampleWords words, SampleMode mode, float total,
+                           SampleScratch s) {
   const u64 share =
       mode.top_p < 1.0f ? static_cast<u64>(gpu_max(mode.top_p, 0.0f) * 4294967296.0f) << 32 : 0;
-  const SampleRuler ruler = ruler_to(reach);
+  const SampleRuler ruler = ruler_to(reach_of_cut(t, words, mode, total, s));
+  const u32 num_words = gather(t, words, ruler, true, s);
   SampleCut cut;
+  cut.ranks.list = s.list;
+  cut.ranks.count = num_words <= kSampleList ? num_words : 0;
+  cut.ranks.reach = ruler.reach;
   cut.boundary = 0;
-  cut.num_listed = 0;
-  if (num_words <= kSampleShort) {
-    cut.num_listed = collect(t, words, reach, ruler, true, 0, s);
-  } else {
-    fill_buckets(t, words, ruler, s);
-  }
-  u64 kept = total;
+  u64 kept = static_cast<u64>(total * 2147483648.0f);
   for (u32 by_mass = mode.top_k > 0 ? 0 : 1; by_mass < (mode.top_p < 1.0f ? 2u : 1u); ++by_mass) {
     const u64 limit = by_mass != 0 ? mul_hi(share, kept) : mode.top_k - 1;
+    SampleRanks ranks = cut.ranks;
     u64 before = 0, mass_before = 0;
-    u32 count = cut.num_listed;
-    if (count == 0) {
+    if (num_words > kSampleShort) {
       const SampleBucket found = find_bucket(t, by_mass != 0, limit, s);
-      if (found.bucket == kSampleBuckets) continue;  // what is kept reaches further than counts
-      const bool all = found.count <= kSampleShort;
-      const bool fits = all || s.counts[found.bucket] <= kSampleList;
-      if (fits) count = collect(t, words, reach, ruler, all, found.bucket, s);
-      if (all) cut.num_listed = count;
-      if (fits && !all) {
+      if (found.bucket == kSampleBuckets) {  // what is kept reaches further than counts
+        kept = found.mass;
+        continue;
+      }
+      if (s.counts[found.bucket] <= kSampleBucket) {
+        collect_bucket(t, words, ruler, ranks.count, found.bucket, s);
+        ranks.list = s.of_bucket;
+        ranks.count = s.counts[found.bucket];
         before = by_mass != 0 ? found.mass_before : found.count_before;
         mass_before = found.mass_before;
       }
     }
-    cut.boundary = count > 0 && count <= kSampleShort
-                       ? compare_boundary(t, words, count, by_mass != 0, before, limit, s)
-                       : search_boundary(t, words, count, by_mass != 0, before, limit, s);
-    if (by_mass == 0) kept = mass_before + sum_from(t, words, count, true, cut.boundary, s);
+    cut.boundary = ranks.count > 0 && ranks.count <= kSampleShort
+                       ? compare_boundary(t, words, ranks, by_mass != 0, before, limit, s)
+                       : search_boundary(t, words, ranks, by_mass != 0, before, limit, s);
+    if (by_mass == 0) kept = mass_before + sum_from(t, words, ranks, true, cut.boundary, s);
   }
   return cut;
 }

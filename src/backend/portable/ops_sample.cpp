@@ -1,3 +1,4 @@
+#include <cstdint>
 #include <cstring>
 
 #include "backend/portable/portable_ops.h"
@@ -12,15 +13,9 @@ using kernels::KernelId;
 
 namespace {
 
-constexpr std::int64_t kScanningWarps = 5;  // of a block, each with a segment
-constexpr std::int64_t kDrawingWarps = 8;   // of a block, where nothing is cut or listed
-constexpr std::int64_t kMostWarps = 32;
-
-// Warps of a block that cuts and lists: all have as many segments.
-std::int64_t choosing_warps(std::int64_t segments) {
-  if (segments < kMostWarps) return std::min(4 * segments, kMostWarps);
-  return ceil_div(segments, ceil_div(segments, kMostWarps));
-}
+constexpr std::int64_t kScanningWarps = 8;  // of a block, each with a segment
+constexpr std::int64_t kDrawingWarps = 8;   // of a block that cuts and lists nothing
+constexpr std::int64_t kCuttingWarps = 16;  // of one that does
 
 // Aborts unless [begin, begin + count) lies in a list of `size`.
 void check_range(std::int32_t begin, std::int32_t count, std::size_t size, const char* what) {
@@ -87,7 +82,7 @@ void PortableOps::sample(Stream& stream, const SampleArgs& args) {
   if (rows == 0) return;
 
   // One table: rows, masks, seen words, biases.
-  bool changes_logits = false, weighs = false, lists = false;
+  bool changes_logits = false, selects = false;
   bytes_.clear();
   const auto append = [&](const void* data, std::size_t size) {
     const std::size_t at = bytes_.size();
@@ -101,8 +96,7 @@ void PortableOps::sample(Stream& stream, const SampleArgs& args) {
     const kernels::SampleRow& made = table_rows.back();
     changes_logits = changes_logits || kernels::changes_logits(&made);
     const kernels::SampleMode mode = kernels::mode_of(&made, narrow(vocab));
-    weighs = weighs || mode.draws || made.num_top > 0;
-    lists = lists || mode.cuts || made.num_top > 0;
+    selects = selects || mode.cuts || made.num_top > 0;
   }
   append(table_rows.data(), table_rows.size() * sizeof(kernels::SampleRow));
   const std::size_t masks_at = append(args.mask_ids.data(), args.mask_ids.size_bytes());
@@ -110,8 +104,7 @@ void PortableOps::sample(Stream& stream, const SampleArgs& args) {
   const std::size_t biases_at = append(args.biases.data(), args.biases.size_bytes());
   const std::byte* table = sample_table_.put(launcher_, stream, bytes_);
 
-  // And one workspace: segments, the largest logits of lanes, reaches, listed words, changed
-  // logits.
+  // And one workspace: segments, the largest logits of groups, changed logits.
   const std::int64_t segments = ceil_div(vocab, std::int64_t{kernels::kSegmentWords});
   std::size_t workspace_bytes = 0;
   const auto reserve = [&](std::int64_t count, std::size_t size) {
@@ -120,34 +113,27 @@ void PortableOps::sample(Stream& stream, const SampleArgs& args) {
     return at;
   };
   const std::size_t segments_at = reserve(rows * segments, sizeof(kernels::SampleSegment));
-  const std::size_t lanes_at = reserve(rows * segments * kernels::kWarpSize, sizeof(float));
-  const std::size_t reaches_at = reserve(rows, sizeof(kernels::SampleReach));
-  const std::size_t listed_at =
-      reserve(lists ? rows * segments * kernels::kSegmentList : 0, sizeof(kernels::u64));
+  const std::size_t groups_at = reserve(rows * segments * kernels::kSegmentGroups, sizeof(float));
   const std::size_t changed_at = reserve(changes_logits ? rows * vocab : 0, sizeof(float));
   std::byte* work = sample_memory_.get(launcher_, stream, workspace_bytes);
   if (table == nullptr || work == nullptr) return;
 
+  const bool loads_four =
+      vocab % 4 == 0 && reinterpret_cast<std::uintptr_t>(args.logits.data) % 16 == 0;
   const kernels::SampleParams params{narrow(vocab), narrow(segments),
-                                     lists_top ? narrow(kMaxTopWords) : 0, 0};
+                                     lists_top ? narrow(kMaxTopWords) : 0, loads_four ? 1u : 0u};
   const std::int64_t scanning = std::min(segments, kScanningWarps);
-  const Grid grid{narrow(ceil_div(segments, scanning)), narrow(rows)};
-  const std::uint32_t threads = narrow(scanning * kernels::kWarpSize);
-  launch(stream, KernelId::sample_scan, grid, threads, 0, params,
+  launch(stream, KernelId::sample_scan, {narrow(ceil_div(segments, scanning)), narrow(rows)},
+         narrow(scanning * kernels::kWarpSize), 0, params,
          {args.logits.data, table, table + masks_at, table + seen_at, table + biases_at,
-          work + changed_at, work + segments_at, work + lanes_at});
-  if (weighs) {
-    launch(stream, KernelId::sample_weigh, grid, threads, kernels::kWeighScratchBytes, params,
-           {args.logits.data, table, work + changed_at, work + lanes_at, work + segments_at,
-            work + listed_at, work + reaches_at});
-  }
-  const std::int64_t choosing =
-      lists ? choosing_warps(segments) : std::min(segments, kDrawingWarps);
+          work + changed_at, work + segments_at, work + groups_at});
+  const std::int64_t choosing = std::min(4 * segments, selects ? kCuttingWarps : kDrawingWarps);
   launch(stream, KernelId::sample_choose, {narrow(rows)}, narrow(choosing * kernels::kWarpSize),
-         kernels::kSampleScratchBytes + static_cast<std::size_t>(segments) * sizeof(kernels::u64),
+         kernels::kSampleScratchBytes +
+             static_cast<std::size_t>(segments) * kernels::kSampleSegmentBytes,
          params,
          {args.logits.data, table, table + masks_at, work + changed_at, work + segments_at,
-          work + listed_at, work + reaches_at, args.ids.data, args.logprobs.data, args.top_ids.data,
+          work + groups_at, args.ids.data, args.logprobs.data, args.top_ids.data,
           args.top_logprobs.data});
 }
 

@@ -183,7 +183,7 @@ void bench_experts(Bench& b) {
     up.push_back(b.matrix(2 * kInner, kDim));
     down.push_back(b.matrix(kDim, kInner));
   }
-  for (const std::int64_t rows : {1, 4, 16, 64, 775, 1024}) {
+  for (const std::int64_t rows : {1, 4, 16, 64, 775, 1024, 1550}) {
     const Tensor x = b.random(DType::kBf16, {rows, kDim}), y = b.random(DType::kBf16, {rows, kDim});
     const Tensor logits = b.random(DType::kF32, {rows, kExperts});
     const Tensor experts = b.tensor(DType::kI32, {rows, kChoices});

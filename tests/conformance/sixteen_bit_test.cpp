@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "backend/registry.h"
 #include "conformance/conformance.h"
@@ -32,6 +33,8 @@ class SixteenBit : public ConformanceTest {
     }
     return values;
   }
+  void check_experts(std::uint64_t num_experts, std::int64_t dim, std::int64_t inner,
+                     std::int64_t k, const Ints& chosen);
   // run(dtype) -> result, once in f32 and once in bf16.
   template <class Run>
   void expect_equal_but_for_rounding(const Run& run, double tolerance, const std::string& what) {
@@ -430,44 +433,73 @@ TEST_P(SixteenBit, Pictures) {
       kRounded, "stitch_and_pool");
 }
 
-TEST_P(SixteenBit, RoutedExperts) {
-  const std::int64_t num_experts = 9, k = 3;
-  struct Case {
-    std::int64_t rows, dim, inner;
-  };
-  for (const Case c : {Case{1, 64, 32}, Case{2, 96, 64}, Case{6, 352, 96}, Case{40, 64, 64},
-                       Case{64, 160, 32}, Case{65, 96, 160}, Case{500, 192, 96}}) {
-    for (const DType storage : {DType::kBf16, DType::kF8E4M3}) {
-      std::vector<std::unique_ptr<const Matrix>> up, down;
-      for (std::uint64_t e = 0; e < num_experts; ++e) {
-        for (auto [list, m, n] :
-             {std::tuple{&up, 2 * c.inner, c.dim}, std::tuple{&down, c.dim, c.inner}}) {
-          const Guarded w = Guarded::of(random16(m * n, 80 + e, 0.3f), {m, n});
-          list->push_back(ops().pack({w.view(), {}}, storage).value());
-        }
+// moe_mlp of `chosen` [rows, k], in each storage.
+void SixteenBit::check_experts(std::uint64_t num_experts, std::int64_t dim, std::int64_t inner,
+                               std::int64_t k, const Ints& chosen) {
+  const std::int64_t rows = static_cast<std::int64_t>(chosen.size()) / k;
+  for (const DType storage : {DType::kBf16, DType::kF8E4M3}) {
+    std::vector<std::unique_ptr<const Matrix>> up, down;
+    for (std::uint64_t e = 0; e < num_experts; ++e) {
+      for (auto [list, m, n] : {std::tuple{&up, 2 * inner, dim}, std::tuple{&down, dim, inner}}) {
+        const Guarded w = Guarded::of(random16(m * n, 80 + e, 0.3f), {m, n});
+        list->push_back(ops().pack({w.view(), {}}, storage).value());
       }
-      // The last expert is chosen by every row, the one before it by none.
-      Ints experts;
-      for (std::int64_t row = 0; row < c.rows; ++row) {
-        const auto first = static_cast<std::int32_t>(row % (num_experts - 2));
-        const auto second = static_cast<std::int32_t>((row + 3) % (num_experts - 2));
-        experts.insert(experts.end(), {first, static_cast<std::int32_t>(num_experts - 1), second});
-      }
-      const Guarded chosen = Guarded::of(experts, {c.rows, k});
-      const Guarded weights = Guarded::of(random_floats(c.rows * k, 91), {c.rows, k});
-      const Floats x = random16(c.rows * c.dim, 92), before = random16(c.rows * c.dim, 93);
-      expect_equal_but_for_rounding(
-          [&](DType type) {
-            const Guarded y = tensor(type, before, {c.rows, c.dim});
-            ops().moe_mlp(stream(), tensor(type, x, {c.rows, c.dim}).view(), chosen.view(),
-                          weights.view(), up, down, nullptr, y.view());
-            return y;
-          },
-          // What comes out of the gate may be rounded as well.
-          2 * kRounded,
-          std::to_string(c.rows) + " rows of " + std::to_string(c.dim) + " " +
-              std::string(dtype_name(storage)));
     }
+    const Guarded experts = Guarded::of(chosen, {rows, k});
+    const Guarded weights = Guarded::of(random_floats(rows * k, 91), {rows, k});
+    const Floats x = random16(rows * dim, 92), before = random16(rows * dim, 93);
+    expect_equal_but_for_rounding(
+        [&](DType type) {
+          const Guarded y = tensor(type, before, {rows, dim});
+          ops().moe_mlp(stream(), tensor(type, x, {rows, dim}).view(), experts.view(),
+                        weights.view(), up, down, nullptr, y.view());
+          return y;
+        },
+        // What comes out of the gate may be rounded as well.
+        2 * kRounded,
+        std::to_string(rows) + " rows of " + std::to_string(dim) + ", " +
+            std::to_string(num_experts) + " experts in " + std::string(dtype_name(storage)));
+  }
+}
+
+TEST_P(SixteenBit, RoutedExperts) {
+  const std::int32_t num_experts = 9;
+  struct Case {
+    std::int32_t rows;
+    std::int64_t dim, inner;
+  };
+  for (const Case c :
+       {Case{1, 64, 32}, Case{2, 96, 64}, Case{6, 352, 96}, Case{40, 64, 64}, Case{64, 160, 32},
+        Case{65, 96, 160}, Case{129, 64, 288}, Case{500, 192, 96}, Case{775, 544, 32}}) {
+    // The last expert is chosen by every row, the one before it by none.
+    Ints chosen;
+    for (std::int32_t row = 0; row < c.rows; ++row) {
+      chosen.insert(chosen.end(),
+                    {row % (num_experts - 2), num_experts - 1, (row + 3) % (num_experts - 2)});
+    }
+    check_experts(num_experts, c.dim, c.inner, 3, chosen);
+  }
+}
+
+TEST_P(SixteenBit, ExpertsOfAnyNumberOfPlaces) {
+  struct Case {
+    std::int64_t dim, inner, k;
+    Ints places;  // of each expert
+  };
+  Ints many(100);  // 0 to 61 places each
+  for (std::size_t e = 0; e < many.size(); ++e) many[e] = static_cast<std::int32_t>(e * 37 % 62);
+  many.back() += 8 - std::accumulate(many.begin(), many.end(), 0) % 8;
+  for (const Case& c :
+       {Case{96, 160, 2, {0, 1, 63, 64, 65, 129}}, Case{64, 32, 1, {600}},
+        Case{352, 96, 2, {128, 15, 127, 257, 0, 16, 17, 256}}, Case{192, 64, 8, many}}) {
+    // One expert after the other, so that a row may choose one several times.
+    Ints chosen;
+    for (std::size_t e = 0; e < c.places.size(); ++e) {
+      chosen.insert(chosen.end(), static_cast<std::size_t>(c.places[e]),
+                    static_cast<std::int32_t>(e));
+    }
+    ASSERT_EQ(chosen.size() % static_cast<std::size_t>(c.k), 0u);
+    check_experts(c.places.size(), c.dim, c.inner, c.k, chosen);
   }
 }
 

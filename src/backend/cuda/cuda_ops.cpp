@@ -18,6 +18,7 @@ Result<std::unique_ptr<Ops>> CudaOps::create(Device& device, portable::Launcher&
   auto products = LargeProducts::create(device);
   if (products.ok()) ops->products_ = std::move(products).value();
   ops->hopper_attention_ = HopperAttention::create();
+  ops->has_hopper_experts_ = has_hopper_experts();
   return std::unique_ptr<Ops>(std::move(ops));
 }
 

@@ -70,6 +70,7 @@ class CudaOps final : public portable::PortableOps {
   std::unique_ptr<const HopperAttention> hopper_attention_;  // null on other devices
   portable::GrowingBuffer operand_;  // of the product at hand, in another type
   portable::GrowingBuffer expert_memory_;
+  bool has_hopper_experts_ = false;
 };
 
 }  // namespace fovea::cuda

@@ -87,7 +87,11 @@ void CudaOps::moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorVi
   put_experts(up, product);
   product.x = x.data;
   product.y = memory + gated_at;
-  const auto multiply = rows <= kMostStreamedExpertRows ? streamed_experts : tiled_experts;
+  const bool on_hopper = has_hopper_experts_ && common_storage(up) == DType::kBf16 &&
+                         common_storage(down) == DType::kBf16;
+  const auto multiply = rows <= kMostStreamedExpertRows ? streamed_experts
+                        : on_hopper                     ? hopper_experts
+                                                        : tiled_experts;
   cuda_stream.check(multiply(product, true, cuda_stream.for_kernels()), "experts, up");
   put_experts(down, product);
   product.x = memory + gated_at;

@@ -104,6 +104,11 @@ inline constexpr int kMostStreamedExpertRows = 64;
 cudaError_t streamed_experts(const ExpertProduct& args, bool up, KernelStream stream);
 /// Of several rows, in tiles of 128 places.
 cudaError_t tiled_experts(const ExpertProduct& args, bool up, KernelStream stream);
+/// The same with warpgroups' products, for weights in bf16, where has_hopper_experts() says so of
+/// the current device. up and down come one behind the other: down reads the weights and the places
+/// before up has ended.
+cudaError_t hopper_experts(const ExpertProduct& args, bool up, KernelStream stream);
+bool has_hopper_experts();
 
 /// to[i] = from[i] rounded to bf16.
 cudaError_t round_to_bf16(const float* from, void* to, int count, KernelStream stream);

@@ -1,0 +1,402 @@
+#include "backend/cuda/expert_places.h"
+#include "backend/cuda/native_kernels.h"
+#include "backend/cuda/tensor_core.h"
+#include "backend/cuda/weight_stream.h"
+#include "backend/cuda/wgmma_widths.h"
+#include "kernels/cuda_dependent.h"
+
+namespace fovea::cuda {
+namespace {
+
+// A block works on one tile after the other. Two warps copy slices of the weight and of x, two
+// warpgroups multiply them; the copies are ahead by as many slices as there is room for, whatever
+// tile they are of.
+//
+// The weight is the product's left side, of which tensor cores take multiples of 64 rows; places
+// are its right side, of which any multiple of 16 will do. A tile of up to 128 places has 256 rows
+// of the weight (it is wide), one of up to 256 places has 128: either way a weight is read once for
+// up to 256 places.
+constexpr int kMultiplyingThreads = 256, kCopyingThreads = 64;
+constexpr int kThreads = kMultiplyingThreads + kCopyingThreads;
+constexpr int kWideRows = 256, kTallRows = 128;
+constexpr int kWidePlaces = 128, kTallPlaces = 256, kPlaceStep = 16;
+constexpr int kSlice = 64;  // of the depth
+constexpr int kRowBytes = kSlice * 2;
+constexpr int kEightRows = 8 * kRowBytes;      // what the swizzle repeats itself after
+constexpr int kOperandBytes = 64 * kRowBytes;  // the left side of a product
+constexpr int kStageBytes = (kWideRows + kWidePlaces) * kRowBytes;
+static_assert(kWideRows + kWidePlaces == kTallRows + kTallPlaces);
+constexpr int kStages = 4;
+constexpr int kSharedBytes = kStages * kStageBytes + kEightRows;  // with what aligns it
+
+struct Tile {
+  int expert, begin, count;  // places
+  int first;                 // of its outputs
+  bool is_wide;
+};
+
+// All tiles of a product, in the order in which blocks take them: neighbours share the weight, or
+// else the places.
+template <bool kUp>
+class TileList {
+ public:
+  // first_tiles [num_experts + 1]: filled by one warp.
+  __device__ static void fill(const ExpertProduct& p, int* first_tiles) {
+    const int lane = threadIdx.x % 32;
+    int before = 0;
+    for (int base = 0; base < p.num_experts; base += 32) {
+      const int expert = base + lane;
+      int tiles = 0;
+      if (expert < p.num_experts) {
+        const int count = __ldcg(p.offsets + expert + 1) - __ldcg(p.offsets + expert);
+        const int of_tile = outputs_of(count <= kWidePlaces);
+        tiles = pieces_of(count) * ((outputs(p) + of_tile - 1) / of_tile);
+      }
+      const int sum = prefix_sum(tiles);
+      if (expert < p.num_experts) first_tiles[expert + 1] = before + sum;
+      before += __shfl_sync(~0u, sum, 31);
+    }
+    if (lane == 0) first_tiles[0] = 0;
+  }
+
+  __device__ TileList(const ExpertProduct& p, const int* first_tiles)
+      : p_(p), first_tiles_(first_tiles), at_(blockIdx.x) {}
+
+  // This block's next tile. False: there is none.
+  __device__ __forceinline__ bool next(Tile& tile) {
+    while (expert_ < p_.num_experts && first_tiles_[expert_ + 1] <= at_) ++expert_;
+    if (expert_ == p_.num_experts) return false;
+    const int begin = __ldcg(p_.offsets + expert_);
+    const int count = __ldcg(p_.offsets + expert_ + 1) - begin;
+    const int pieces = pieces_of(count), index = at_ - first_tiles_[expert_];
+    const int piece = index % pieces, larger = count % pieces;
+    tile.expert = expert_;
+    tile.begin = begin + piece * (count / pieces) + min(piece, larger);
+    tile.count = count / pieces + (piece < larger ? 1 : 0);
+    tile.is_wide = count <= kWidePlaces;
+    tile.first = index / pieces * outputs_of(tile.is_wide);
+    at_ += gridDim.x;
+    return true;
+  }
+
+  __device__ static int outputs(const ExpertProduct& p) { return kUp ? p.n / 2 : p.n; }
+
+ private:
+  __device__ static int pieces_of(int count) { return (count + kTallPlaces - 1) / kTallPlaces; }
+  __device__ static int outputs_of(bool is_wide) {
+    return (is_wide ? kWideRows : kTallRows) / (kUp ? 2 : 1);
+  }
+
+  const ExpertProduct& p_;
+  const int* first_tiles_;
+  int at_, expert_ = 0;
+};
+
+// Of the first product, every 16 rows of a tile are 8 of h and the 8 of g that belong to them: a
+// lane holds both. Where among the tile's outputs the 8 (of the second product: the 16) begin that
+// are in its 16 rows number i; the two operands of a warpgroup share sectors of what is written.
+template <bool kUp>
+__device__ __forceinline__ int output_at(int i, bool is_wide) {
+  if (!kUp) return i * 16;
+  return (is_wide ? i / 8 * 8 + i % 4 * 2 + i / 4 % 2 : i) * 8;
+}
+
+// The slices that are under way, and barriers that tell who may use them.
+struct Ring {
+  char* slices;
+  unsigned full, empty;  // in shared memory, 8 bytes for each stage
+  int stage = 0;
+  unsigned parity = 0;  // of `full`; that of `empty` is the other
+
+  __device__ char* slice() const { return slices + stage * kStageBytes; }
+  __device__ void wait_until_full() const { wait_for(full + stage * 8, parity); }
+  __device__ void wait_until_empty() const { wait_for(empty + stage * 8, parity ^ 1); }
+  __device__ void advance() {
+    stage = stage + 1 == kStages ? 0 : stage + 1;
+    if (stage == 0) parity ^= 1;
+  }
+};
+
+// What a thread copies of a slice: 16 bytes of every eighth row. A row that is not there is a copy
+// of the last one: nobody looks at what comes of it.
+template <bool kUp>
+class Copies {
+ public:
+  __device__ explicit Copies(const ExpertProduct& p) : p_(p) {}
+
+  __device__ __forceinline__ void begin(const Tile& tile) { tile_ = tile; }
+  __device__ __forceinline__ void find_places() {
+    steps_ = (tile_.count + kPlaceStep - 1) / kPlaceStep * (kPlaceStep / 8);
+#pragma unroll
+    for (int i = 0; i < kTallPlaces / 8; ++i) {
+      if (i >= steps_) break;
+      const int place = tile_.begin + min(i * 8 + row(), tile_.count - 1);
+      x_rows_[i] =
+          static_cast<unsigned>(kUp ? p_.row_of_place[place] : place) * static_cast<unsigned>(p_.k);
+    }
+  }
+  __device__ __forceinline__ void ask_weight(int depth, char* slice) const {
+    const int at = depth + chunk() * 8, last = TileList<kUp>::outputs(p_) - 1;
+    const bool inside = at < p_.k;
+    const auto* from =
+        static_cast<const __nv_bfloat16*>(p_.weights[tile_.expert]) + (inside ? at : 0);
+    const auto* second = from + static_cast<std::size_t>(last + 1) * p_.k;  // of up: g
+    slice += offset();
+#pragma unroll
+    for (int i = 0; i < kWideRows / 8; ++i) {
+      if (i == kTallRows / 8 && !tile_.is_wide) break;
+      const int n = min(
+          tile_.first + output_at<kUp>(i / 2, tile_.is_wide) + (kUp ? 0 : i % 2 * 8) + row(), last);
+      copy_16(slice + i * kEightRows,
+              (kUp && i % 2 == 1 ? second : from) +
+                  static_cast<unsigned>(n) * static_cast<unsigned>(p_.k),
+              inside);
+    }
+  }
+  __device__ __forceinline__ void ask_x(int depth, char* slice) const {
+    const int at = depth + chunk() * 8;
+    const bool inside = at < p_.k;
+    const auto* from = static_cast<const __nv_bfloat16*>(p_.x) + (inside ? at : 0);
+    slice += (tile_.is_wide ? kWideRows : kTallRows) * kRowBytes + offset();
+#pragma unroll
+    for (int i = 0; i < kTallPlaces / 8; ++i) {
+      if (i >= steps_) break;
+      copy_16(slice + i * kEightRows, from + x_rows_[i], inside);
+    }
+  }
+
+ private:
+  static_assert(kCopyingThreads == 8 * kRowBytes / 16);
+  __device__ static int chunk() { return static_cast<int>(threadIdx.x) % 8; }
+  __device__ static int row() { return static_cast<int>(threadIdx.x) / 8 % 8; }
+  __device__ static int offset() { return row() * kRowBytes + (chunk() ^ row()) * 16; }
+
+  const ExpertProduct& p_;
+  Tile tile_;
+  int steps_;                         // of eight places
+  unsigned x_rows_[kTallPlaces / 8];  // where they begin
+};
+
+template <bool kUp>
+__device__ __forceinline__ void copy_tiles(const ExpertProduct& p, TileList<kUp> tiles, Ring ring) {
+  Copies<kUp> copies(p);
+  Tile tile;
+  bool is_there = tiles.next(tile);
+  int early = 0;  // slices of the weight that were asked for before x was there
+  if constexpr (!kUp) {
+    if (is_there) {
+      copies.begin(tile);
+      for (; early < kStages && early * kSlice < p.k; ++early) {
+        copies.ask_weight(early * kSlice, ring.slices + early * kStageBytes);
+      }
+    }
+    kernels::wait_for_earlier_kernels();
+    kernels::let_later_kernels_start();
+  }
+  for (; is_there; is_there = tiles.next(tile)) {
+    copies.begin(tile);
+    copies.find_places();
+    for (int depth = 0; depth < p.k; depth += kSlice) {
+      ring.wait_until_empty();
+      if (early > 0) {
+        --early;
+      } else {
+        copies.ask_weight(depth, ring.slice());
+      }
+      copies.ask_x(depth, ring.slice());
+      arrive_behind_copies(ring.full + ring.stage * 8);
+      ring.advance();
+    }
+  }
+}
+
+// The sums of a lane: of 16 rows of the weight by 8 places, of each of kOperands times 64 rows.
+template <int kOperands, int kColumns>
+using Sums = float[kOperands][kColumns / 8][4];
+
+template <int kOperands, int kColumns>
+__device__ __forceinline__ void multiply(Sums<kOperands, kColumns>& sums, Ring& ring, int depth) {
+  const int group = threadIdx.x / 128;
+#pragma unroll
+  for (int m = 0; m < kOperands; ++m) {
+#pragma unroll
+    for (int j = 0; j < kColumns / 8; ++j) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) sums[m][j][e] = 0;
+    }
+  }
+  int before = 0;
+#pragma unroll 1
+  for (int begin = 0; begin < depth; begin += kSlice) {
+    ring.wait_until_full();
+    publish_to_products();  // what other threads have copied
+    const unsigned slice = shared_address(ring.slice());
+    const std::uint64_t weight =
+        operand(slice + group * kOperands * kOperandBytes, 16, kEightRows, Swizzle::k128Bytes);
+    const std::uint64_t x =
+        operand(slice + 2 * kOperands * kOperandBytes, 16, kEightRows, Swizzle::k128Bytes);
+    fence_products();
+#pragma unroll
+    for (int c = 0; c < kSlice * 2 / 16; c += 2) {
+#pragma unroll
+      for (int m = 0; m < kOperands; ++m) {
+        multiply_64<kColumns>(sums[m], weight + m * (kOperandBytes / 16) + c, x + c);
+      }
+    }
+    commit_products();
+    wait_for_products<1>();  // those of the slice before
+    if (begin > 0 && threadIdx.x % 32 == 0) arrive(ring.empty + before * 8);
+    before = ring.stage;
+    ring.advance();
+  }
+  wait_for_products<0>();
+  if (threadIdx.x % 32 == 0) arrive(ring.empty + before * 8);
+}
+
+template <bool kUp, int kOperands, int kColumns>
+__device__ __forceinline__ void store(const ExpertProduct& p, const Tile& tile,
+                                      const Sums<kOperands, kColumns>& sums) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, group = threadIdx.x / 128;
+  const int outputs = TileList<kUp>::outputs(p);
+  const auto width = static_cast<unsigned>(outputs);
+  const std::size_t rows_at = static_cast<std::size_t>(tile.begin) * width;
+  const float* scale = p.scales[tile.expert];
+#pragma unroll
+  for (int m = 0; m < kOperands; ++m) {
+    const int first =
+        tile.first + output_at<kUp>((group * kOperands + m) * 4 + warp, kOperands == 2);
+    float scales[2];  // of the upper and the lower 8 of 16 rows
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int n = min(first + lane / 4 + (kUp ? 0 : half * 8), outputs - 1);
+      scales[half] = scale == nullptr ? 1.0f : scale[n + (kUp ? half * outputs : 0)];
+    }
+#pragma unroll
+    for (int j = 0; j < kColumns / 8; ++j) {
+      const float(&s)[4] = sums[m][j];
+      if constexpr (kUp) {
+        const unsigned pair = transposed(pair_of(gated(s[0] * scales[0], s[2] * scales[1]),
+                                                 gated(s[1] * scales[0], s[3] * scales[1])));
+        const int place = j * 8 + lane / 4, n = first + lane % 4 * 2;
+        if (place < tile.count && n < outputs) {
+          auto* y = static_cast<__nv_bfloat16*>(p.y) + rows_at;
+          *reinterpret_cast<unsigned*>(y + (static_cast<unsigned>(place) * width + n)) = pair;
+        }
+      } else {
+        const int place = j * 8 + lane % 4 * 2, n = first + lane / 4;
+        float* y = static_cast<float*>(p.y) + rows_at + (static_cast<unsigned>(place) * width + n);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          const int right = e % 2, lower = e / 2;
+          if (place + right < tile.count && n + lower * 8 < outputs) {
+            y[right * width + lower * 8] = s[e] * scales[lower];
+          }
+        }
+      }
+    }
+  }
+}
+
+template <bool kUp, int kOperands, int kColumns>
+__device__ __forceinline__ void finish(const ExpertProduct& p, const Tile& tile, Ring& ring) {
+  Sums<kOperands, kColumns> sums;
+  multiply<kOperands, kColumns>(sums, ring, p.k);
+  store<kUp, kOperands, kColumns>(p, tile, sums);
+}
+
+// With no more columns than the tile's places need.
+template <bool kUp>
+__device__ __forceinline__ void finish(const ExpertProduct& p, const Tile& tile, Ring& ring) {
+  const int steps = (tile.count + kPlaceStep - 1) / kPlaceStep;
+  if (tile.is_wide) {
+    switch (steps) {
+      case 1:
+        return finish<kUp, 2, 16>(p, tile, ring);
+      case 2:
+        return finish<kUp, 2, 32>(p, tile, ring);
+      case 3:
+        return finish<kUp, 2, 48>(p, tile, ring);
+      case 4:
+        return finish<kUp, 2, 64>(p, tile, ring);
+      case 5:
+        return finish<kUp, 2, 80>(p, tile, ring);
+      case 6:
+        return finish<kUp, 2, 96>(p, tile, ring);
+      case 7:
+        return finish<kUp, 2, 112>(p, tile, ring);
+      default:
+        return finish<kUp, 2, 128>(p, tile, ring);
+    }
+  }
+  switch (steps) {
+    case 8:  // of two pieces of 257 places, one has 128
+    case 9:
+      return finish<kUp, 1, 144>(p, tile, ring);
+    case 10:
+      return finish<kUp, 1, 160>(p, tile, ring);
+    case 11:
+      return finish<kUp, 1, 176>(p, tile, ring);
+    case 12:
+      return finish<kUp, 1, 192>(p, tile, ring);
+    case 13:
+      return finish<kUp, 1, 208>(p, tile, ring);
+    case 14:
+      return finish<kUp, 1, 224>(p, tile, ring);
+    case 15:
+      return finish<kUp, 1, 240>(p, tile, ring);
+    default:
+      return finish<kUp, 1, 256>(p, tile, ring);
+  }
+}
+
+// Of down, the weight's first slices come while the kernel in front still runs: that is up, which
+// waited for the places before it let this one start.
+template <bool kUp>
+__global__ void __launch_bounds__(kThreads, 1)
+    multiply_experts(const __grid_constant__ ExpertProduct p) {
+  extern __shared__ char memory[];
+  __shared__ std::uint64_t full[kStages], empty[kStages];
+  __shared__ int first_tiles[kMostNativeExperts + 1];
+  if constexpr (kUp) {
+    kernels::wait_for_earlier_kernels();
+    kernels::let_later_kernels_start();
+  }
+  if (threadIdx.x < 32) TileList<kUp>::fill(p, first_tiles);
+  if (threadIdx.x == 32) {
+    for (int i = 0; i < kStages; ++i) {
+      make_barrier(shared_address(full + i), kCopyingThreads);
+      make_barrier(shared_address(empty + i), kMultiplyingThreads / 32);
+    }
+  }
+  __syncthreads();
+  const unsigned begin = shared_address(memory);
+  Ring ring{memory + (kEightRows - begin % kEightRows) % kEightRows, shared_address(full),
+            shared_address(empty)};
+  TileList<kUp> tiles(p, first_tiles);
+  if (threadIdx.x >= kMultiplyingThreads) {
+    copy_tiles<kUp>(p, tiles, ring);
+  } else {
+    for (Tile tile; tiles.next(tile);) finish<kUp>(p, tile, ring);
+  }
+}
+
+template <bool kUp>
+cudaError_t run(const ExpertProduct& p, KernelStream on) {
+  const dim3 grid(static_cast<unsigned>(device_room().multiprocessors));
+  return launch_behind(multiply_experts<kUp>, grid, kThreads, on, p, kSharedBytes);
+}
+
+}  // namespace
+
+bool has_hopper_experts() {
+  cudaFuncAttributes attributes{};
+  if (cudaFuncGetAttributes(&attributes, multiply_experts<true>) == cudaSuccess) return true;
+  cudaGetLastError();  // not the next call's
+  return false;
+}
+
+cudaError_t hopper_experts(const ExpertProduct& p, bool up, KernelStream on) {
+  return up ? run<true>(p, on) : run<false>(p, on);
+}
+
+}  // namespace fovea::cuda

@@ -55,6 +55,7 @@ void PrefixCache::hold(Node& node, PageId page) noexcept {
 PrefixCache::~PrefixCache() {
   // Children before parents, without recursion: a conversation may be a long chain of nodes.
   std::vector<std::unique_ptr<Node>> nodes;
+  nodes.reserve(roots_.size());
   for (auto& [adapter, root] : roots_) nodes.push_back(std::move(root));
   while (!nodes.empty()) {
     const std::unique_ptr<Node> node = std::move(nodes.back());
@@ -78,12 +79,14 @@ void PrefixCache::unlist(Node* node) noexcept {
   if (auto entry = evictable_.extract({node->last_used, node})) node->entry = std::move(entry);
 }
 
-PrefixCache::Walk PrefixCache::walk(std::int32_t adapter, std::span<const PrefixKey> keys,
-                                    int max_positions) const {
-  Walk at;
+PrefixCache::Node* PrefixCache::root_of(std::int32_t adapter) const {
   const auto root = roots_.find(adapter);
-  if (root == roots_.end()) return at;
-  at.node = root->second.get();
+  return root != roots_.end() ? root->second.get() : nullptr;
+}
+
+PrefixCache::Walk PrefixCache::walk(Node* root, std::span<const PrefixKey> keys,
+                                    int max_positions) {
+  Walk at{.node = root};
   while (at.num_keys == at.node->keys.size() && at.keys_used < keys.size()) {
     const PrefixKey& next = keys[at.keys_used];
     const auto child = at.node->children.find(next);
@@ -106,7 +109,8 @@ PrefixCache::Walk PrefixCache::walk(std::int32_t adapter, std::span<const Prefix
 int PrefixCache::peek(std::int32_t adapter, std::span<const PrefixKey> keys) const {
   int all = 0;
   for (const PrefixKey& key : keys) all += key.span;
-  return walk(adapter, keys, all).num_positions;
+  Node* root = root_of(adapter);
+  return root != nullptr ? walk(root, keys, all).num_positions : 0;
 }
 
 void PrefixCache::touch(Node* node) noexcept {
@@ -159,7 +163,9 @@ PrefixCache::Node* PrefixCache::split(Node* node, std::size_t num_keys) {
 
 PrefixCache::Match PrefixCache::match(std::int32_t adapter, std::span<const PrefixKey> keys,
                                       int max_positions) {
-  const Walk at = walk(adapter, keys, max_positions);
+  Node* root = root_of(adapter);
+  if (root == nullptr) return {};
+  const Walk at = walk(root, keys, max_positions);
   if (at.num_positions == 0) return {};
   Match match;
   match.num_positions = at.num_positions;
@@ -192,14 +198,16 @@ void PrefixCache::unlock(Node* node) noexcept {
 void PrefixCache::insert(std::int32_t adapter, std::span<const PrefixKey> keys,
                          std::span<const PageId> pages) {
   if (keys.empty()) return;
-  if (!roots_.contains(adapter)) {
-    auto root = std::make_unique<Node>();
-    root->adapter = adapter;
-    roots_.emplace(adapter, std::move(root));
+  Node* root = root_of(adapter);
+  if (root == nullptr) {
+    auto made = std::make_unique<Node>();
+    made->adapter = adapter;
+    root = made.get();
+    roots_.emplace(adapter, std::move(made));
   }
   int num_positions = 0;
   for (const PrefixKey& key : keys) num_positions += key.span;
-  const Walk at = walk(adapter, keys, num_positions);
+  const Walk at = walk(root, keys, num_positions);
   if (at.keys_used == keys.size()) {
     touch(at.node);
     return;

@@ -74,7 +74,8 @@ class PrefixCache {
   using Children = std::unordered_map<PrefixKey, std::unique_ptr<Node>, PrefixKeyHash>;
 
   struct Walk;
-  Walk walk(std::int32_t adapter, std::span<const PrefixKey> keys, int max_positions) const;
+  Node* root_of(std::int32_t adapter) const;  // null: it has none
+  static Walk walk(Node* root, std::span<const PrefixKey> keys, int max_positions);
   Node* split(Node* node, std::size_t num_keys);
   void touch(Node* node) noexcept;
   void remove_leaf(Node* leaf) noexcept;

@@ -57,8 +57,8 @@ PassWeights lanczos_weights(int in_size, int out_size) {
   TapPair* pairs = pass.pairs.data();
   for (int out = 0; out < out_size; ++out, pairs += pass.max_pairs) {
     const double center = (out + 0.5) * scale;
-    const int begin = std::max(static_cast<int>(center - support + 0.5), 0);
-    const int end = std::min(static_cast<int>(center + support + 0.5), in_size);
+    const int begin = std::max(static_cast<int>(std::floor(center - support + 0.5)), 0);
+    const int end = std::min(static_cast<int>(std::floor(center + support + 0.5)), in_size);
     double sum = 0.0;
     for (int i = begin; i < end; ++i) {
       const double weight = lanczos((i - center + 0.5) * inverse);

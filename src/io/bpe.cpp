@@ -49,7 +49,7 @@ std::uint64_t pair_key(std::int32_t left, std::int32_t right) {
 
 }  // namespace
 
-Bpe::Bpe(BpeSpec spec) : unknown_id_(spec.unknown_id), fuse_unknown_(spec.fuse_unknown) {
+Bpe::Bpe(const BpeSpec& spec) : unknown_id_(spec.unknown_id), fuse_unknown_(spec.fuse_unknown) {
   byte_ids_.fill(BpeSpec::kNone);
   add_tokens(spec.tokens);
   add_merges(spec.merges);

@@ -39,7 +39,7 @@ struct BpeSpec {
 /// Immutable: usable from several threads, each with its own Scratch.
 class Bpe {
  public:
-  explicit Bpe(BpeSpec spec);
+  explicit Bpe(const BpeSpec& spec);
 
   /// Memory of one caller, kept between pieces.
   struct Scratch {

@@ -96,7 +96,6 @@ class Translator {
       case 'u':
         return code_unit();
       case 'x':
-        return copy(2);
       case 'n':
       case 'r':
       case 't':

@@ -57,6 +57,7 @@ void encode_text(const Bpe& bpe, const PreTokenizer& pre_tokenizer, std::string_
 
 Result<Tokenizer> Tokenizer::build(TokenizerSpec spec, std::string_view what) {
   std::vector<Entry> entries;
+  entries.reserve(spec.bpe.tokens.size() + spec.decode_only.size() + spec.added.size());
   for (const BpeSpec::Token& token : spec.bpe.tokens)
     entries.push_back({token.id, token.bytes, false});
   for (const TokenizerSpec::Undecoded& token : spec.decode_only)
@@ -95,7 +96,7 @@ Result<Tokenizer> Tokenizer::build(TokenizerSpec spec, std::string_view what) {
   if (kinds.empty()) return invalid_argument("{}: the vocabulary is empty", what);
   offsets.push_back(static_cast<std::uint32_t>(blob.size()));
   return Tokenizer(std::make_shared<const Tables>(
-      Tables{Bpe(std::move(spec.bpe)), AddedTokenMatcher(spec.added), std::move(spec.pre_tokenizer),
+      Tables{Bpe(spec.bpe), AddedTokenMatcher(spec.added), std::move(spec.pre_tokenizer),
              std::move(added_ids), std::move(special_ids), std::move(blob), std::move(offsets),
              std::move(kinds)}));
 }

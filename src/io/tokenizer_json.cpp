@@ -11,8 +11,8 @@ namespace fovea {
 namespace {
 
 const json::value& null_value() {
-  static const json::value kNull;
-  return kNull;
+  static const json::value null;
+  return null;
 }
 
 // A member, or null when it is absent.

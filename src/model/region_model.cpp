@@ -74,8 +74,8 @@ float RegionModel::coord_value(int bin) const {
 
 float RegionModel::size_value(int bin) const {
   // In the reference's order of operations: other orders differ in the last digits.
-  const float last = static_cast<float>(config_.size_out_dim / 2 - 1);
-  return std::exp2(static_cast<float>(bin) / last * 10.0f - 10.0f);
+  const int last = config_.size_out_dim / 2 - 1;
+  return std::exp2(static_cast<float>(bin) / static_cast<float>(last) * 10.0f - 10.0f);
 }
 
 }  // namespace fovea

@@ -216,8 +216,8 @@ class SchemaCompiler {
                    "json_schema: {}.additionalProperties: only true and false are supported", path);
     }
     const bool closed = additional != nullptr && !additional->get_bool();
-    static const json::object kNone;
-    const json::object* properties = &kNone;
+    static const json::object none;
+    const json::object* properties = &none;
     if (const json::value* found = schema.if_contains("properties")) {
       properties = found->if_object();
       if (properties == nullptr) {

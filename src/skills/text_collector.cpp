@@ -17,7 +17,7 @@ void TextCollector::finish() {
   finished_ = true;
 }
 
-bool TextCollector::append(std::string piece) {
+bool TextCollector::append(std::string_view piece) {
   if (stopped_ || piece.empty()) return stopped_;
   // A stop string may begin in text that is already here, but not further back than its own length.
   const std::size_t search_from = text_.size() > longest_stop_ ? text_.size() - longest_stop_ : 0;

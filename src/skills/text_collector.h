@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "io/tokenizer.h"
@@ -23,7 +24,7 @@ class TextCollector {
   std::string take();
 
  private:
-  bool append(std::string piece);
+  bool append(std::string_view piece);
 
   IncrementalDecoder decoder_;
   std::vector<std::string> stop_;

@@ -22,7 +22,7 @@ class GrowingMemory {
   /// was begun has no other way to say so.
   template <class T>
   T* get(std::size_t count) {
-    return static_cast<T*>(static_cast<void*>(reserve(count * sizeof(T))));
+    return reinterpret_cast<T*>(reserve(count * sizeof(T)));
   }
 
  private:

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 
 #include "conformance/conformance.h"
 
@@ -254,8 +255,8 @@ TEST_P(Fused, DecodedLayersDoNotOvertakeOneAnother) {
                   nullptr,
                   {},
                   {},
-                  tensor(random16(s.pool().num_elements(), seed + 3), s.pool()),
-                  tensor(random16(s.pool().num_elements(), seed + 4), s.pool())};
+                  Guarded(activations(), s.pool()),
+                  Guarded(activations(), s.pool())};
       if (routed) {
         layer.router = of(experts, dim, 5);
         layer.tau = of(16, 3 * dim, 6);
@@ -269,10 +270,17 @@ TEST_P(Fused, DecodedLayersDoNotOvertakeOneAnother) {
       }
       return layer;
     };
+    const Guarded keys = tensor(random16(s.pool().num_elements(), 44), s.pool());
+    const Guarded values = tensor(random16(s.pool().num_elements(), 45), s.pool());
+    const auto fill_pages = [&](const Layer& layer) {
+      std::memcpy(layer.k.view().data, keys.view().data, keys.view().size_bytes());
+      std::memcpy(layer.v.view().data, values.view().data, values.view().size_bytes());
+    };
     for (const bool routed : {false, true}) {
+      std::vector<Layer> model;
+      for (int i = 0; i < layers; ++i) model.push_back(make(i, routed));
       const auto run = [&](bool waits) {
-        std::vector<Layer> model;
-        for (int i = 0; i < layers; ++i) model.push_back(make(i, routed));
+        for (Layer& layer : model) fill_pages(layer);
         const Guarded x = tensor(random16(rows * dim, 41), {rows, dim});
         const Guarded normed(activations(), {rows, dim}), qkv(activations(), {rows, 3 * dim});
         const Guarded mlp(activations(), {rows, inner}), out(activations(), {rows, dim});

@@ -74,7 +74,7 @@ struct PortableOps::ExpertWorkspace {
 };
 
 // The first or the second product of all experts.
-struct PortableOps::ExpertProduct {
+struct PortableOps::ExpertsProduct {
   std::span<const std::unique_ptr<const Matrix>> matrices;
   KernelId (*kernel)(DType x, DType weight, bool flat);
   const LoraWeights* lora;  // null: none
@@ -105,7 +105,7 @@ std::optional<PortableOps::ExpertWorkspace> PortableOps::expert_workspace(Stream
 }
 
 void PortableOps::multiply_experts(Stream& stream, const ExpertCall& call,
-                                   const ExpertWorkspace& work, const ExpertProduct& product) {
+                                   const ExpertWorkspace& work, const ExpertsProduct& product) {
   const std::int64_t rows = call.x.shape[0];
   const bool flat = rows <= kMostFlatRows;
   const std::int64_t tile_rows = flat ? kernels::FlatTile::kRows : kernels::TallTile::kRows;

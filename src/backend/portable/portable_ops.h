@@ -114,7 +114,7 @@ class PortableOps : public Ops {
   };
   struct ExpertCall;
   struct ExpertWorkspace;
-  struct ExpertProduct;
+  struct ExpertsProduct;
 
   void launch_bytes(Stream& stream, kernels::KernelId kernel, Grid grid, std::uint32_t threads,
                     std::size_t shared_bytes, std::span<const std::byte> params,
@@ -128,7 +128,7 @@ class PortableOps : public Ops {
   std::optional<ExpertWorkspace> expert_workspace(Stream& stream, const ExpertCall& call);
   // One product of every expert, and what the rows' adapters add to it.
   void multiply_experts(Stream& stream, const ExpertCall& call, const ExpertWorkspace& work,
-                        const ExpertProduct& product);
+                        const ExpertsProduct& product);
   void run_experts(Stream& stream, const ExpertCall& call);
 
   std::unique_ptr<Stream> load_stream_;

@@ -2,7 +2,8 @@
 """Draws the table of many questions on an H100 as bars: bench/plot_table.py [TABLE.csv] [OUT.svg]
 
 The table has a row for each model, length of answers and batch: requests a second in bf16 and fp8, and what Photon has
-published. Over each bar of ours stands its ratio to Photon's. The colours are read on white and on black."""
+published; an empty field was not measured. Over each bar of ours stands its ratio to Photon's. The colours are read on white and on
+black."""
 
 import csv
 import sys
@@ -36,7 +37,7 @@ def text(x, y, words, size=11, anchor="middle"):
 def panel(x0, y0, title, rows):
     """One model and length of answers: a group of bars for each batch."""
     parts = [text(x0 + LEFT, y0 + 16, title, 13, "start")]
-    top, step = nice_top(max(float(row[name]) for row in rows for name, _, _ in COLUMNS))
+    top, step = nice_top(max(float(row[name]) for row in rows for name, _, _ in COLUMNS if row[name]))
     floor, height = y0 + PANEL_HEIGHT - BOTTOM, PANEL_HEIGHT - TOP - BOTTOM
     for line in range(0, int(top) + 1, step):
         y = floor - height * line / top
@@ -47,6 +48,8 @@ def panel(x0, y0, title, rows):
         middle = x0 + LEFT + width * (group + 0.5)
         parts.append(text(middle, floor + 15, f'{row["batch"]} at once'))
         for place, (name, _, colour) in enumerate(COLUMNS):
+            if not row[name]:
+                continue
             value = float(row[name])
             bar_height, x = height * value / top, middle + BAR * (place - len(COLUMNS) / 2)
             parts.append(f'<rect x="{x + 1:.1f}" y="{floor - bar_height:.1f}" width="{BAR - 2}" '

@@ -1,6 +1,7 @@
 // Products and attention of the best backend on the shapes of the real models. Where oneDNN is
-// installed every product also runs there, turn by turn, so that `ratio` compares like with like on
-// a machine that others use too; each figure is the best of its runs.
+// installed every product and the picture encoder's attention also run there, turn by turn, so that
+// `ratio` compares like with like on a machine that others use too; each figure is the best of its
+// runs.
 
 #include <algorithm>
 #include <benchmark/benchmark.h>
@@ -20,6 +21,7 @@
 #include "backend/registry.h"
 #include "base/thread_pool.h"
 #if FOVEA_BENCH_ONEDNN
+#include "onednn_attention.h"
 #include "onednn_product.h"
 #endif
 
@@ -149,16 +151,32 @@ void run_vision_attention(benchmark::State& state, Bench& bench, std::int64_t cr
   constexpr std::int64_t kDim = 16 * 72;
   const Tensor qkv = bench.random({crops * kTokens, 3 * kDim});
   const Tensor out = Tensor::create(*bench.device, DType::kF32, {crops * kTokens, kDim}).value();
+#if FOVEA_BENCH_ONEDNN
+  OneDnnAttention theirs(16, kTokens, 72);
+#endif
   double best = 1e9;
+  double their_best = 1e9;
   for (auto _ : state) {
     const double time = seconds([&] {
       bench.device->ops().self_attention(*bench.stream, qkv.view(), kTokens, 16, out.view());
     });
     state.SetIterationTime(time);
     best = std::min(best, time);
+#if FOVEA_BENCH_ONEDNN
+    if (theirs.usable()) {
+      their_best = std::min(their_best, seconds([&] {
+                              for (std::int64_t crop = 0; crop < crops; ++crop) theirs.run();
+                            }));
+      std::this_thread::sleep_for(std::chrono::milliseconds(3));  // their threads spin for a while
+    }
+#endif
   }
   const double work = 4.0 * kTokens * kTokens * kDim * static_cast<double>(crops);
   state.counters["GFLOP/s"] = work / best * 1e-9;
+  if (their_best < 1e9) {
+    state.counters["onednn"] = work / their_best * 1e-9;
+    state.counters["ratio"] = their_best / best;
+  }
 }
 
 // `rows` new positions of one sequence at the end of a context; 32 heads of 64, pages of 16.

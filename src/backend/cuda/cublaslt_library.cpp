@@ -24,7 +24,9 @@ Result<std::unique_ptr<const CublasLtLibrary>> CublasLtLibrary::load() {
   };
   find(library->create, "cublasLtCreate");
   find(library->destroy, "cublasLtDestroy");
+  find(library->version, "cublasLtGetVersion");
   find(library->matmul, "cublasLtMatmul");
+  find(library->algo_check, "cublasLtMatmulAlgoCheck");
   find(library->get_heuristic, "cublasLtMatmulAlgoGetHeuristic");
   find(library->desc_create, "cublasLtMatmulDescCreate");
   find(library->desc_destroy, "cublasLtMatmulDescDestroy");

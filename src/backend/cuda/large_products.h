@@ -2,13 +2,17 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <tuple>
+#include <vector>
 
 #include "fovea/result.h"
 
 #include "backend/buffer.h"
 #include "backend/cuda/cublaslt_library.h"
 #include "backend/cuda/cuda_stream.h"
+#include "backend/cuda/product_choices.h"
+#include "backend/cuda/product_timing.h"
 
 namespace fovea::cuda {
 
@@ -26,8 +30,9 @@ struct LargeProduct {
   const float* weight_scale = nullptr;  ///< [n], of e4m3
 };
 
-/// Products through cuBLASLt. What it needs for a shape is looked up once and kept. One stream at a
-/// time.
+/// Products through cuBLASLt. What it needs for a shape is looked up once and kept. The first time
+/// that so many rows meet a weight of some shape, the library's proposals are timed; the fastest is
+/// remembered, also by later processes (see ProductChoices). One stream at a time.
 class LargeProducts {
  public:
   /// Errors: kUnsupported without the library, kResourceExhausted.
@@ -43,26 +48,39 @@ class LargeProducts {
 
  private:
   // m, n, k, what the epilogue does, and how the matrices are aligned.
-  using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, int, std::uint32_t>;
+  using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::uint32_t, std::uint32_t>;
   struct Plan {
     cublasLtMatmulDesc_t desc = nullptr;
     cublasLtMatrixLayout_t weight = nullptr, x = nullptr, y = nullptr;
     cublasLtMatmulAlgo_t algo{};
     bool is_usable = false;
+    bool is_chosen = false;  // the algorithm has been compared with others
   };
 
-  LargeProducts(std::unique_ptr<const CublasLtLibrary> library, cublasLtHandle_t handle,
-                Buffer workspace)
-      : library_(std::move(library)), handle_(handle), workspace_(std::move(workspace)) {}
+  LargeProducts(Device& device, std::unique_ptr<const CublasLtLibrary> library,
+                cublasLtHandle_t handle, Buffer workspace)
+      : device_(device),
+        library_(std::move(library)),
+        handle_(handle),
+        workspace_(std::move(workspace)) {}
 
   Plan& plan_for(const LargeProduct& product, std::uint32_t alignment);
   void make_plan(const LargeProduct& product, std::uint32_t alignment, Plan& plan);
+  std::vector<cublasLtMatmulAlgo_t> propose(const Plan& plan, std::uint32_t alignment,
+                                            std::size_t workspace_bytes, int most) const;
+  void choose(CudaStream& stream, const LargeProduct& product, std::uint32_t alignment, Plan& plan);
+  std::optional<cublasLtMatmulAlgo_t> compare(CudaStream& stream, const LargeProduct& product,
+                                              std::uint32_t alignment);
+  MatmulCall call_of(const LargeProduct& product, const Plan& plan) const;
+  void drop(Plan& plan) const;
   bool set_scales(const LargeProduct& product, const Plan& plan) const;
   void drop_plans();
 
+  Device& device_;
   std::unique_ptr<const CublasLtLibrary> library_;
   cublasLtHandle_t handle_;
   Buffer workspace_;
+  ProductChoices choices_;
   std::map<Key, Plan> plans_;
 };
 

@@ -75,8 +75,8 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::create(Device& device, const M
   for (const auto& [tensor, type, shape] : wanted) {
     FOVEA_TRY(*tensor, Tensor::create(device, type, shape));
   }
-  // Six lists of rows and seven of sequences at most; see compute_rows().
-  FOVEA_TRY(r.table_, PackedTable::create(device, 6 * rows + 7 * sequences, 13));
+  // Six lists of rows and eight of sequences at most; see compute_rows().
+  FOVEA_TRY(r.table_, PackedTable::create(device, 6 * rows + 8 * sequences, 14));
   r.steps_.resize(static_cast<std::size_t>(options.depth));
   for (Step& step : r.steps_) {
     FOVEA_TRY(step.late_hidden, Tensor::create(device, dtype, {sequences, dim}));
@@ -122,12 +122,14 @@ Status ModelRunner::launch(const StepPlan& plan) {
   step.crops.clear();
   step.pictures.clear();
   const double started_ms = now_ms();
-  step.began = stream_->mark();
+  // A mark is a gap between kernels: one where the step before has just set one is enough.
+  const std::size_t before = (next_launch_ + steps_.size() - 1) % steps_.size();
+  step.began = num_in_flight_ > 0 ? steps_[before].done : stream_->mark();
   copy_pages(plan, step);
   choose_crops(plan, step);
   encode_crops(step);
   const double encoded_ms = now_ms();
-  step.encoded = stream_->mark();
+  step.encoded = step.crops.empty() ? step.began : stream_->mark();
   step.in.places.clear();
   if (!plan.rows.empty()) compute_rows(plan, step);
   step.vision_ms = encoded_ms - started_ms;
@@ -259,7 +261,7 @@ void ModelRunner::compute_rows(const StepPlan& plan, Step& step) {
   const TensorView slots = table_.add(in.slots), last_rows = table_.add(in.last_rows);
   const TensorView fed_rows = table_.add(in.fed_words.rows);
   const TensorView fed_places = table_.add(in.fed_words.places);
-  const TensorView image_rows = table_.add(in.image_rows);
+  const TensorView image_rows = table_.add(in.image_rows), late_rows = table_.add(in.late_places);
   const NumberRows coords = pack_numbers(Token::Kind::kCoord, in);
   const NumberRows sizes = pack_numbers(Token::Kind::kSize, in);
   table_.send(*stream_);
@@ -298,9 +300,7 @@ void ModelRunner::compute_rows(const StepPlan& plan, Step& step) {
   read_numbers(Token::Kind::kSize, in.size_places, hidden, in.size_places, step, step.sizes);
   keep_numbers(Token::Kind::kSize, in.size_places);
   if (const std::int64_t count = count_of(in.late_places); count > 0) {
-    const TensorView rows = number_rows_.rows(count);
-    stream_->upload(bytes_of(in.late_places), rows);
-    device_.ops().gather_rows(*stream_, hidden, rows, step.late_hidden.rows(count));
+    device_.ops().gather_rows(*stream_, hidden, late_rows, step.late_hidden.rows(count));
   }
 }
 

@@ -34,6 +34,8 @@ class CudaOps final : public portable::PortableOps {
   void routed_experts(Stream& stream, const RoutedExpertsArgs& args) override;
   void self_attention(Stream& stream, TensorView qkv, int tokens, int num_heads,
                       TensorView out) override;
+  void rope_and_store_kv(Stream& stream, TensorView rope, TensorView positions, TensorView slots,
+                         HeadLayout heads, TensorView qkv, KvPages pages) override;
   void paged_attention(Stream& stream, TensorView qkv, KvPages pages, HeadLayout heads,
                        const AttentionBatch& batch, TensorView out) override;
   void moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorView weights,

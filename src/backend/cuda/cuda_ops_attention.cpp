@@ -39,6 +39,39 @@ void CudaOps::self_attention(Stream& stream, TensorView qkv, int tokens, int num
                     "attention of crops");
 }
 
+void CudaOps::rope_and_store_kv(Stream& stream, TensorView rope, TensorView positions,
+                                TensorView slots, HeadLayout heads, TensorView qkv, KvPages pages) {
+  const std::int64_t rows = positions.num_elements();
+  std::uintptr_t addresses = 0;
+  for (const TensorView& tensor : {qkv, pages.k, pages.v, rope}) {
+    addresses |= reinterpret_cast<std::uintptr_t>(tensor.data);
+  }
+  if (qkv.dtype != DType::kBf16 || pages.k.dtype != DType::kBf16 || rope.shape.rank() != 3 ||
+      !can_rotate(heads.head_dim, rope.shape[1]) || addresses % 16 != 0 || rows == 0) {
+    return PortableOps::rope_and_store_kv(stream, rope, positions, slots, heads, qkv, pages);
+  }
+  portable::check_rope(rope, positions, slots, heads, qkv);
+  portable::check_pages(pages, heads);
+  auto& cuda_stream = static_cast<CudaStream&>(stream);
+  if (!cuda_stream.check(cudaSetDevice(options_.device_index), "choosing the device")) return;
+  cuda_stream.check(rotate_rows({.qkv = qkv.data,
+                                 .k_pages = pages.k.data,
+                                 .v_pages = pages.v.data,
+                                 .rope = rope.as<float>(),
+                                 .positions = positions.as<std::int32_t>(),
+                                 .slots = slots.as<std::int32_t>(),
+                                 .rows = static_cast<int>(rows),
+                                 .num_heads = heads.num_heads,
+                                 .num_kv_heads = heads.num_kv_heads,
+                                 .head_dim = heads.head_dim,
+                                 .page_size = heads.page_size,
+                                 .max_positions = static_cast<int>(rope.shape[0]),
+                                 .rotary_pairs = static_cast<int>(rope.shape[1]),
+                                 .num_slots = static_cast<int>(pages.k.shape[0] * heads.page_size)},
+                                cuda_stream.for_kernels()),
+                    "rotation");
+}
+
 void CudaOps::paged_attention(Stream& stream, TensorView qkv, KvPages pages, HeadLayout heads,
                               const AttentionBatch& batch, TensorView out) {
   if (options_.batch_invariant || qkv.dtype != DType::kBf16 || out.dtype != DType::kBf16 ||
@@ -123,13 +156,9 @@ std::optional<NewRows> CudaOps::as_new_rows(const CachedAttentionArgs& args) con
     if (batch.query_start[s + 1] - batch.query_start[s] != 1) return std::nullopt;
   }
   portable::check_pages(args.pages, heads);
-  FOVEA_CHECK(args.rope.shape.rank() == 3 && args.rope.shape[2] == 2 &&
-                  2 * args.rope.shape[1] <= heads.head_dim,
-              "rope {} for heads of {}", args.rope.shape.to_string(), heads.head_dim);
-  FOVEA_CHECK(args.qkv.num_elements() == rows * width && args.slots.num_elements() == rows &&
-                  args.out.num_elements() == rows * heads.num_heads * heads.head_dim,
-              "qkv {}, {} positions, {} slots", args.qkv.shape.to_string(), rows,
-              args.slots.num_elements());
+  portable::check_rope(args.rope, args.positions, args.slots, heads, args.qkv);
+  FOVEA_CHECK(args.out.num_elements() == rows * heads.num_heads * heads.head_dim, "out {}, {} rows",
+              args.out.shape.to_string(), rows);
   NewRows call{};
   call.rope = args.rope.as<float>();
   call.positions = args.positions.as<std::int32_t>();
@@ -169,7 +198,8 @@ void CudaOps::cached_attention(Stream& stream, const CachedAttentionArgs& args) 
     return;
   }
   call->rows = decoded_rows(args.qkv, args.pages, args.heads, args.batch, tables, args.out);
-  call->is_early = cuda_stream.may_read_early({args.pages.k, args.pages.v, args.slots});
+  call->is_early =
+      cuda_stream.may_read_early({args.pages.k, args.pages.v, args.slots, tables.memory});
   cuda_stream.check(decode_new_rows(*call, cuda_stream.for_kernels()), "attention of decoded rows");
   cuda_stream.newest_writes({args.out, args.pages.k, args.pages.v});
 }

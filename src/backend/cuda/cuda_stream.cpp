@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "backend/cuda/native_kernels.h"
 #include "base/math.h"
 #include "base/try.h"
 #include "kernels/cuda_entries.h"
@@ -84,28 +85,45 @@ std::byte* CudaStream::stage(std::size_t size) {
   return staging_.data() + begin % ring;
 }
 
+// What a step brings and takes is small, and lies between kernels.
+void CudaStream::copy_staged(std::byte* staged, TensorView device, bool is_upload) {
+  const std::size_t size = device.size_bytes();
+  void* const from = is_upload ? staged : device.data;
+  void* const to = is_upload ? device.data : staged;
+  if (!starts_early_ || size > kMostSmallCopyBytes || size % 4 != 0 ||
+      reinterpret_cast<std::uintptr_t>(device.data) % 4 != 0) {
+    newest_writes_ = {};
+    check(cudaMemcpyAsync(to, from, size, cudaMemcpyDefault, handle_), "copying");
+    return;
+  }
+  check(small_copy({from, to, static_cast<int>(size / 4), is_upload}, for_kernels()), "copying");
+  newest_writes({{DType::kU8, {static_cast<std::int64_t>(size)}, static_cast<std::byte*>(to)}});
+}
+
 void CudaStream::upload(std::span<const std::byte> source, TensorView destination) {
   FOVEA_CHECK(source.size() == destination.size_bytes(), "{} bytes into {}", source.size(),
               destination.size_bytes());
   if (source.empty() || !check(cudaSetDevice(device_index_), "choosing the device")) return;
-  const void* from = source.data();
   if (std::byte* staged = stage(source.size())) {
     std::memcpy(staged, source.data(), source.size());
-    from = staged;
+    return copy_staged(staged, destination, true);
   }
   // Pageable memory has been read when the call returns.
-  check(cudaMemcpyAsync(destination.data, from, source.size(), cudaMemcpyDefault, handle_),
-        "copying to the device");
+  check(
+      cudaMemcpyAsync(destination.data, source.data(), source.size(), cudaMemcpyDefault, handle()),
+      "copying to the device");
 }
 
 void CudaStream::download(TensorView source, std::span<std::byte> destination) {
   FOVEA_CHECK(destination.size() == source.size_bytes(), "{} bytes into {}", source.size_bytes(),
               destination.size());
   if (destination.empty() || !check(cudaSetDevice(device_index_), "choosing the device")) return;
-  std::byte* staged = stage(destination.size());
-  if (staged != nullptr) downloads_.push_back({last_mark_ + 1, staged, destination});
-  check(cudaMemcpyAsync(staged != nullptr ? staged : destination.data(), source.data,
-                        destination.size(), cudaMemcpyDefault, handle_),
+  if (std::byte* staged = stage(destination.size())) {
+    downloads_.push_back({last_mark_ + 1, staged, destination});
+    return copy_staged(staged, source, false);
+  }
+  check(cudaMemcpyAsync(destination.data(), source.data, destination.size(), cudaMemcpyDefault,
+                        handle()),
         "copying from the device");
 }
 

@@ -74,6 +74,8 @@ class CudaStream final : public Stream {
   cudaEvent_t event(std::uint64_t mark) const { return events_[mark % kMarks]; }
   // Whether the event still is this mark's; if not, the mark is done.
   bool has_event(std::uint64_t mark) const { return mark + kMarks > last_mark_; }
+  // Enqueues a copy between staged host memory and the device; `device` is the device's side.
+  void copy_staged(std::byte* staged, TensorView device, bool is_upload);
   // Waits for all that was enqueued, so that the ring is free.
   void drain();
   // What came back in front of a mark that is done.

@@ -3,11 +3,24 @@
 // Kernels that are CUDA's own: tensor cores and weights streamed from memory. Plain C++; the .cu
 // files define the functions. Each enqueues on `stream` and returns what the launch said.
 
+#include <cstddef>
 #include <cstdint>
 
 #include "backend/cuda/dependent_launch.h"
 
 namespace fovea::cuda {
+
+/// A few words between device memory and pinned host memory, by a kernel: unlike a copy by the
+/// device's copy engines it lies among kernels without a gap on either side. One of host memory is
+/// read before the kernels in front of this one have ended.
+struct SmallCopy {
+  const void* from;  ///< aligned to 4 bytes, like `to`
+  void* to;
+  int words;  ///< of 4 bytes
+  bool is_from_host;
+};
+inline constexpr std::size_t kMostSmallCopyBytes = std::size_t{32} << 10;
+cudaError_t small_copy(const SmallCopy& args, KernelStream stream);
 
 /// LayerNorm of bf16 rows, each in one read. y may be x.
 struct RowNorm {
@@ -152,6 +165,24 @@ inline constexpr int kAttentionTileRows = 64;
 constexpr bool can_attend(int head_dim) { return head_dim % 8 == 0 && head_dim <= 128; }
 cudaError_t self_attention(const TensorAttention& args, KernelStream stream);
 cudaError_t prompt_attention(const TensorAttention& args, KernelStream stream);
+
+/// Rotation of rows' q, in place, and of their k, which go with v to their pages and nowhere else;
+/// numbers as of kernels::rope_and_store_kv.
+struct RotatedRows {
+  void* qkv;      ///< [rows, (num_heads + 2 num_kv_heads) * head_dim] bf16
+  void* k_pages;  ///< bf16
+  void* v_pages;
+  const float* rope;              ///< [max_positions, rotary_pairs, 2]
+  const std::int32_t* positions;  ///< [rows]
+  const std::int32_t* slots;      ///< [rows]; -1: not stored
+  int rows, num_heads, num_kv_heads, head_dim, page_size;
+  int max_positions, rotary_pairs, num_slots;
+};
+/// Whether the kernel takes heads like these.
+constexpr bool can_rotate(int head_dim, std::int64_t rotary_pairs) {
+  return head_dim % 8 == 0 && rotary_pairs % 8 == 0;
+}
+cudaError_t rotate_rows(const RotatedRows& args, KernelStream stream);
 
 constexpr bool can_decode(int head_dim) {
   return head_dim == 32 || head_dim == 64 || head_dim == 128 || head_dim == 256;

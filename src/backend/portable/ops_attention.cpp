@@ -38,6 +38,17 @@ CachedKernels kernels_for(DType activation, DType pages) {
 
 }  // namespace
 
+void check_rope(TensorView rope, TensorView positions, TensorView slots, const HeadLayout& heads,
+                TensorView qkv) {
+  const std::int64_t rows = positions.num_elements();
+  const std::int64_t num_heads = heads.num_heads + std::int64_t{2} * heads.num_kv_heads;
+  FOVEA_CHECK(rope.shape.rank() == 3 && rope.shape[2] == 2 && 2 * rope.shape[1] <= heads.head_dim,
+              "rope {} for heads of {}", rope.shape.to_string(), heads.head_dim);
+  FOVEA_CHECK(
+      qkv.num_elements() == rows * num_heads * heads.head_dim && slots.num_elements() == rows,
+      "qkv {}, {} positions, {} slots", qkv.shape.to_string(), rows, slots.num_elements());
+}
+
 void check_pages(const KvPages& pages, const HeadLayout& heads) {
   const DType type = pages.k.dtype;
   FOVEA_CHECK(
@@ -84,11 +95,7 @@ void PortableOps::rope_and_store_kv(Stream& stream, TensorView rope, TensorView 
                                     KvPages pages) {
   const std::int64_t rows = positions.num_elements();
   const std::int64_t num_heads = heads.num_heads + std::int64_t{2} * heads.num_kv_heads;
-  FOVEA_CHECK(rope.shape.rank() == 3 && rope.shape[2] == 2 && 2 * rope.shape[1] <= heads.head_dim,
-              "rope {} for heads of {}", rope.shape.to_string(), heads.head_dim);
-  FOVEA_CHECK(
-      qkv.num_elements() == rows * num_heads * heads.head_dim && slots.num_elements() == rows,
-      "qkv {}, {} positions, {} slots", qkv.shape.to_string(), rows, slots.num_elements());
+  check_rope(rope, positions, slots, heads, qkv);
   check_pages(pages, heads);
   launch(stream, kernels_for(qkv.dtype, pages.k.dtype).store,
          {narrow(rows), ceil_div(narrow(num_heads), kThreads / kernels::kWarpSize)}, kThreads, 0,
@@ -134,7 +141,10 @@ PortableOps::AttentionTables PortableOps::put_attention_tables(Stream& stream,
     const auto count = static_cast<std::uint32_t>((all.size() - at) / 2);
     (decodes ? tables.num_decode_tiles : tables.num_prompt_tiles) = count;
   }
-  tables.data = attention_table_.put(launcher_, stream, std::as_bytes(std::span(all)));
+  const std::span<const std::byte> bytes = std::as_bytes(std::span(all));
+  std::byte* data = attention_table_.put(launcher_, stream, bytes);
+  tables.memory = {DType::kU8, {static_cast<std::int64_t>(bytes.size())}, data};
+  tables.data = data;
   return tables;
 }
 

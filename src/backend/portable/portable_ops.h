@@ -81,7 +81,8 @@ class PortableOps : public Ops {
 
   /// The tables of a step's attention on the device, and where their parts begin (in i32).
   struct AttentionTables {
-    const std::byte* data;
+    TensorView memory;      // of the device, u8
+    const std::byte* data;  // its first byte
     std::uint32_t context_at, prefix_at, pages_at, prompt_tiles_at, decode_tiles_at;
     std::uint32_t num_prompt_tiles, num_decode_tiles;
   };

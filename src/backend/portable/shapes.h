@@ -24,6 +24,10 @@ inline kernels::KernelId pick(DType dtype, kernels::KernelId for_f32, kernels::K
 /// Aborts unless the shapes of a product fit its weight.
 void check_linear(const LinearArgs& args);
 
+/// Aborts unless the table of angles and the places fit the rows.
+void check_rope(TensorView rope, TensorView positions, TensorView slots, const HeadLayout& heads,
+                TensorView qkv);
+
 /// Aborts unless pages have a type that the kernels read, with the scales that belong to it.
 void check_pages(const KvPages& pages, const HeadLayout& heads);
 

@@ -81,6 +81,7 @@ GPU_FN bool is_nan(float x) { return x != x; }
 GPU_FN bool is_finite(float x) { return (as_u32(x) & 0x7f800000u) != 0x7f800000u; }
 GPU_FN u64 mul_hi(u64 a, u64 b) { return __umul64hi(a, b); }
 GPU_FN u32 lowest_bit(u32 x) { return static_cast<u32>(__ffs(static_cast<int>(x))) - 1; }
+GPU_FN u32 count_bits(u32 x) { return static_cast<u32>(__popc(static_cast<int>(x))); }
 GPU_FN u32 mul_hi(u32 a, u32 b) { return __umulhi(a, b); }
 
 GPU_FN void block_sync(const Thread&) { __syncthreads(); }

@@ -95,6 +95,7 @@ inline bool is_nan(float x) { return std::isnan(x); }
 inline bool is_finite(float x) { return std::isfinite(x); }
 /// The place of the lowest bit that is set; x is not 0.
 inline u32 lowest_bit(u32 x) { return static_cast<u32>(__builtin_ctz(x)); }
+inline u32 count_bits(u32 x) { return static_cast<u32>(__builtin_popcount(x)); }
 inline u64 mul_hi(u64 a, u64 b) {
   __extension__ using Wide = unsigned __int128;
   return static_cast<u64>((static_cast<Wide>(a) * b) >> 64);

@@ -44,14 +44,15 @@ GPU_FN u32 lowest_allowed(Thread t, const GPU_GLOBAL SampleRow* row, u32 vocab,
 
 // What a word counts in the draw.
 GPU_FN u32 drawn_mass(SampleWords words, u64 rank, u64 boundary, float min_p) {
-  const float mass = relative_mass(distance(words, number_of(rank)));
-  return rank < boundary || mass < min_p ? 0 : whole_mass(mass);
+  return rank < boundary ? 0 : drawn_mass(distance(words, number_of(rank)), min_p);
 }
 
 // What each segment counts in the draw, of the words that the cuts leave.
 GPU_FN void sum_drawn(Thread t, SampleWords words, SampleCut cut, float min_p, SampleScratch s) {
   const u32 num_threads = t.num_warps * kWarpSize;
-  for (u32 i = t.index; i < 2 * words.num_segments; i += num_threads) s.segment_low[i] = 0;
+  for (u32 i = t.index; !cut.is_summed && i < 2 * words.num_segments; i += num_threads) {
+    s.segment_low[i] = 0;
+  }
   block_sync(t);
   for (u32 i = t.index; i < cut.ranks.count; i += num_threads) {
     const u32 mass = drawn_mass(words, cut.ranks.list[i], cut.boundary, min_p);
@@ -181,7 +182,7 @@ GPU_FN void list_top(Thread t, SampleWords words, u32 num_top, u32 max_top, floa
   const u32 num_threads = t.num_warps * kWarpSize;
   u32 count = 0;
   if (num_top > 0) {
-    const SampleRuler ruler = ruler_to(reach_of_number(t, words, num_top, s));
+    const SampleRuler ruler = ruler_to(reach_of_groups(t, words, false, num_top, s));
     count = gather(t, words, ruler, false, s);
   }
   if (count <= kSampleList) {
@@ -276,7 +277,7 @@ GPU_FN void sample_choose(Thread t, const GPU_CONST SampleParams& p, const GPU_G
       const u64 random = random_bits(row);
       if (mode.cuts) {
         const SampleCut cut = cut_words(t, words, mode, warp_sum(t, drawn_total), s);
-        if (cut.ranks.count > 0 && cut.ranks.count <= kSampleShort) {
+        if (cut.ranks.count > 0 && cut.ranks.count <= kSampleShort && !cut.is_summed) {
           id = draw_listed(t, random, words, cut, mode.min_p, s);
         } else {
           sum_drawn(t, words, cut, mode.min_p, s);

@@ -13,8 +13,7 @@ constexpr GPU_CONST u32 kSampleShort = 256;   // so few that each is compared wi
 constexpr GPU_CONST u32 kSampleBuckets = 1024;
 constexpr GPU_CONST float kSampleReach = 32.0f;  // powers of two: words further off count nothing
 constexpr GPU_CONST u32 kSampleScratchBytes =
-    8 * (kSampleList + kSampleBucket + 2 * kWarpSize + 4) +
-    4 * (3 * kSampleBuckets + kSampleShort + 2);
+    8 * (kSampleList + kSampleBucket + 2 * kWarpSize) + 4 * (3 * kSampleBuckets + kSampleShort + 2);
 constexpr GPU_CONST u32 kSampleSegmentBytes = 8;  // more for each segment
 
 /// The block's shared memory.
@@ -23,7 +22,6 @@ struct SampleScratch {
   GPU_SHARED u64* of_bucket;  // [kSampleBucket] ranks
   GPU_SHARED u64* sums;       // [kWarpSize] of warps
   GPU_SHARED u64* places;     // [kWarpSize] of warps
-  GPU_SHARED u64* results;    // [4]
   GPU_SHARED u32* counts;     // [kSampleBuckets], and their masses in halves
   GPU_SHARED u32* low;
   GPU_SHARED u32* high;
@@ -39,8 +37,7 @@ GPU_FN SampleScratch sample_scratch(GPU_SHARED char* scratch, u32 num_segments) 
   s.of_bucket = s.list + kSampleList;
   s.sums = s.of_bucket + kSampleBucket;
   s.places = s.sums + kWarpSize;
-  s.results = s.places + kWarpSize;
-  s.counts = reinterpret_cast<GPU_SHARED u32*>(s.results + 4);
+  s.counts = reinterpret_cast<GPU_SHARED u32*>(s.places + kWarpSize);
   s.low = s.counts + kSampleBuckets;
   s.high = s.low + kSampleBuckets;
   s.masses = s.high + kSampleBuckets;
@@ -67,6 +64,7 @@ GPU_FN void atomic_add_mass(GPU_SHARED u32* low, GPU_SHARED u32* high, u32 mass)
 //       load_near(...)
 
 constexpr GPU_CONST u32 kNearGroups = 8;
+constexpr GPU_CONST u32 kNowhere = 0xffffffffu;
 
 /// A bit for each group of a segment.
 GPU_FN u32 near_groups(Thread t, SampleWords words, u32 segment, float reach) {
@@ -98,9 +96,11 @@ GPU_FN NearWords load_near(Thread t, SampleWords words, u32 segment, u32 near) {
 
 // ---- reaches
 
-/// How far the `number` likeliest words may be: at least as far as the largest words of so many
-/// groups are. Infinitely when fewer are within kSampleReach.
-GPU_FN float reach_of_number(Thread t, SampleWords words, u32 number, SampleScratch s) {
+/// How far words may be so that the largest words of groups, which are the fewest that there can
+/// be, come to `needed`: their number or, in 2^-18 of the likeliest word, their mass. Infinitely
+/// when those within kSampleReach do not.
+GPU_FN float reach_of_groups(Thread t, SampleWords words, bool by_mass, u32 needed,
+                             SampleScratch s) {
   constexpr u32 kBuckets = 256, kEach = kBuckets / kWarpSize;
   constexpr float kPerUnit = kBuckets / kSampleReach;
   const u32 num_threads = t.num_warps * kWarpSize;
@@ -109,34 +109,44 @@ GPU_FN float reach_of_number(Thread t, SampleWords words, u32 number, SampleScra
   block_sync(t);
   for (u32 i = t.index; i < words.num_segments * kSegmentGroups; i += num_threads) {
     const float away = distance(words, words.group_largest[i]);
-    if (away < kSampleReach) atomic_add_u32(s.counts + static_cast<u32>(away * kPerUnit), 1);
+    if (!(away < kSampleReach)) continue;
+    const u32 counted = by_mass ? static_cast<u32>(relative_mass(away) * 262144.0f) : 1;
+    atomic_add_u32(s.counts + static_cast<u32>(away * kPerUnit), counted);
   }
   block_sync(t);
   u32 own = 0;
   GPU_UNROLL
   for (u32 j = 0; j < kEach; ++j) own += s.counts[t.lane * kEach + j];
   const u32 before = sum_before(t, own);
-  const u32 lane = first_lane(t, before + own >= number);
+  const u32 lane = first_lane(t, before + own >= needed);
   if (lane == kWarpSize) return as_f32(0x7f800000u);
-  const u32 count = t.lane < kEach ? s.counts[lane * kEach + t.lane] : 0;
-  const u32 up_to = shuffle(t, before, lane) + sum_before(t, count) + count;
-  const u32 bucket = lane * kEach + first_lane(t, up_to >= number);
+  const u32 counted = t.lane < kEach ? s.counts[lane * kEach + t.lane] : 0;
+  const u32 up_to = shuffle(t, before, lane) + sum_before(t, counted) + counted;
+  const u32 bucket = lane * kEach + first_lane(t, up_to >= needed);
   return static_cast<float>(bucket + 2) / kPerUnit;  // rounding stays inside
 }
 
 /// How far the words may be that top-p keeps: what lies further, if it were the whole vocabulary,
-/// is half of what top-p drops. `total` is relative to the likeliest word.
-GPU_FN float reach_of_top_p(SampleWords words, float top_p, float total) {
-  const float dropped = (1.0f - gpu_max(top_p, 0.0f)) * total;
+/// is half of what top-p drops. Mostly a few words are all that it keeps, each the largest of its
+/// group. `total` is relative to the likeliest word.
+GPU_FN float reach_of_top_p(Thread t, SampleWords words, float top_p, float total,
+                            SampleScratch s) {
+  const float share = gpu_max(top_p, 0.0f);
+  const float dropped = (1.0f - share) * total;
   const float reach = 1.0f + 1.44269504f * gpu_log(static_cast<float>(words.vocab) / dropped);
-  return gpu_min(kSampleReach, gpu_max(reach, 0.03125f));
+  const float most = gpu_min(kSampleReach, gpu_max(reach, 0.03125f));
+  const float needed = share * total * 262144.0f * 1.0001f + 1.0f;  // whatever was rounded
+  if (needed > 4294967040.0f) return most;
+  return gpu_min(most, reach_of_groups(t, words, true, static_cast<u32>(needed), s));
 }
 /// How far the words may be that survive; `total` as above, not used with top-k.
 GPU_FN float reach_of_cut(Thread t, SampleWords words, SampleMode mode, float total,
                           SampleScratch s) {
-  if (mode.top_k > 0) return gpu_min(reach_of_number(t, words, mode.top_k, s), kSampleReach);
+  if (mode.top_k > 0) {
+    return gpu_min(reach_of_groups(t, words, false, mode.top_k, s), kSampleReach);
+  }
   float reach = kSampleReach;
-  if (mode.top_p < 1.0f) reach = reach_of_top_p(words, mode.top_p, total);
+  if (mode.top_p < 1.0f) reach = reach_of_top_p(t, words, mode.top_p, total, s);
   if (mode.min_p > 0) reach = gpu_min(reach, 0.03125f - 1.44269504f * gpu_log(mode.min_p));
   return reach;
 }
@@ -166,6 +176,28 @@ struct SampleBucket {
   u64 mass;  // of the words in all buckets together
 };
 
+// What a warp has loaded, but for the words that have no place, in the buckets. All sums of masses
+// are under way before the first is looked at.
+GPU_FN void add_to_buckets(SampleWords words, SampleRuler ruler, const NearWords& loaded,
+                           const u32* places, SampleScratch s) {
+  u32 buckets[kNearGroups], masses[kNearGroups], before[kNearGroups];
+  GPU_UNROLL
+  for (u32 j = 0; j < kNearGroups; ++j) {
+    const float away = distance(words, loaded.logit[j]);
+    buckets[j] = places[j] != kNowhere ? bucket_of(ruler, away) : 0;
+    masses[j] = places[j] != kNowhere ? whole_mass(relative_mass(away)) : 0;
+    before[j] = 0;
+    if (places[j] != kNowhere) {
+      atomic_add_u32(s.counts + buckets[j], 1);
+      before[j] = atomic_add_u32(s.low + buckets[j], masses[j]);
+    }
+  }
+  GPU_UNROLL
+  for (u32 j = 0; j < kNearGroups; ++j) {
+    if (before[j] + masses[j] < before[j]) atomic_add_u32(s.high + buckets[j], 1);
+  }
+}
+
 /// The possible words within reach, their ranks in the list and, if asked for, in the buckets. The
 /// number of them, of which the list has no more than fit.
 GPU_FN u32 gather(Thread t, SampleWords words, SampleRuler ruler, bool fills_buckets,
@@ -176,74 +208,80 @@ GPU_FN u32 gather(Thread t, SampleWords words, SampleRuler ruler, bool fills_buc
     s.counts[b] = 0;
   }
   block_sync(t);
+  const u32 lanes_before = (1u << t.lane) - 1;
   for (u32 segment = t.warp; segment < words.num_segments; segment += t.num_warps) {
     u32 near = near_groups(t, words, segment, ruler.reach);
     for (; near != 0; near = without_loaded(near)) {
       const NearWords loaded = load_near(t, words, segment, near);
+      // A warp asks for the places of all its words at once: it waits for an atomic operation's
+      // answer as long as for memory.
+      u32 places[kNearGroups], num_found = 0;
       GPU_UNROLL
       for (u32 j = 0; j < kNearGroups; ++j) {
-        const float away = distance(words, loaded.logit[j]);
-        if (!(away <= ruler.reach) || !is_finite(loaded.logit[j])) continue;
-        const u32 place = atomic_add_u32(s.counter, 1);
-        if (place < kSampleList) s.list[place] = ranked(loaded.logit[j], loaded.id[j]);
-        if (!fills_buckets) continue;
-        const u32 bucket = bucket_of(ruler, away);
-        atomic_add_u32(s.counts + bucket, 1);
-        atomic_add_mass(s.low + bucket, s.high + bucket, whole_mass(relative_mass(away)));
+        const bool is_found =
+            distance(words, loaded.logit[j]) <= ruler.reach && is_finite(loaded.logit[j]);
+        const u32 found = lanes_where(t, is_found);
+        places[j] = is_found ? num_found + count_bits(found & lanes_before) : kNowhere;
+        num_found += count_bits(found);
       }
+      if (num_found == 0) continue;
+      u32 first = 0;
+      if (t.lane == 0) first = atomic_add_u32(s.counter, num_found);
+      first = shuffle(t, first, 0);
+      GPU_UNROLL
+      for (u32 j = 0; j < kNearGroups; ++j) {
+        if (places[j] == kNowhere) continue;
+        const u32 place = first + places[j];
+        if (place < kSampleList) s.list[place] = ranked(loaded.logit[j], loaded.id[j]);
+      }
+      if (fills_buckets) add_to_buckets(words, ruler, loaded, places, s);
     }
   }
   block_sync(t);
   return *s.counter;
 }
 
-// The bucket with the word at which what lies before, words or mass, passes `limit`.
+GPU_FN u64 mass_of_bucket(SampleScratch s, u32 bucket) {
+  return (static_cast<u64>(s.high[bucket]) << 32) | s.low[bucket];
+}
+// The bucket with the word at which what lies before, words or mass, passes `limit`. Warps sum 32
+// buckets at a time, and then every warp finds it by itself.
 GPU_FN SampleBucket find_bucket(Thread t, bool by_mass, u64 limit, SampleScratch s) {
-  constexpr u32 kEach = kSampleBuckets / kWarpSize;
-  if (t.warp == 0) {
-    u64 count = 0, mass = 0;
-    for (u32 j = 0; j < kEach; ++j) {
-      // Lanes start at different places, so that they meet in different banks.
-      const u32 b = t.lane * kEach + ((j + t.lane) & (kEach - 1));
-      count += s.counts[b];
-      mass += (static_cast<u64>(s.high[b]) << 32) | s.low[b];
-    }
-    const u64 count_before = sum_before(t, count), mass_before = sum_before(t, mass);
-    const u64 before = by_mass ? mass_before : count_before;
-    const u32 lane = first_lane(t, before <= limit && limit - before < (by_mass ? mass : count));
-    const u64 all = shuffle(t, mass_before + mass, kWarpSize - 1);
-    u32 bucket = kSampleBuckets;
-    u64 bucket_count = 0, bucket_mass = 0;
-    if (lane < kWarpSize) {
-      const u32 b = lane * kEach + t.lane;
-      const u64 c = s.counts[b], m = (static_cast<u64>(s.high[b]) << 32) | s.low[b];
-      const u64 c_before = shuffle(t, count_before, lane) + sum_before(t, c);
-      const u64 m_before = shuffle(t, mass_before, lane) + sum_before(t, m);
-      const u64 at = by_mass ? m_before : c_before;
-      const u32 found = first_lane(t, at <= limit && limit - at < (by_mass ? m : c));
-      bucket = lane * kEach + found;
-      bucket_count = shuffle(t, c_before, found);
-      bucket_mass = shuffle(t, m_before, found);
-    }
+  static_assert(kSampleBuckets == kWarpSize * kWarpSize, "a lane for each sum");
+  for (u32 sum = t.warp; sum < kWarpSize; sum += t.num_warps) {
+    const u32 b = sum * kWarpSize + t.lane;
+    const u64 count = warp_sum(t, static_cast<u64>(s.counts[b]));
+    const u64 mass = warp_sum(t, mass_of_bucket(s, b));
     if (t.lane == 0) {
-      s.results[0] = bucket;
-      s.results[1] = bucket_count;
-      s.results[2] = bucket_mass;
-      s.results[3] = all;
+      s.places[sum] = count;
+      s.sums[sum] = mass;
     }
   }
   block_sync(t);
+  const u64 count = s.places[t.lane], mass = s.sums[t.lane];
+  const u64 count_before = sum_before(t, count), mass_before = sum_before(t, mass);
+  const u64 before = by_mass ? mass_before : count_before;
+  const u32 sum = first_lane(t, before <= limit && limit - before < (by_mass ? mass : count));
   SampleBucket found;
-  found.bucket = static_cast<u32>(s.results[0]);
-  found.count_before = s.results[1];
-  found.mass_before = s.results[2];
-  found.mass = s.results[3];
+  found.bucket = kSampleBuckets;
+  found.count_before = found.mass_before = 0;
+  found.mass = shuffle(t, mass_before + mass, kWarpSize - 1);
+  if (sum < kWarpSize) {
+    const u32 b = sum * kWarpSize + t.lane;
+    const u64 c = s.counts[b], m = mass_of_bucket(s, b);
+    const u64 c_before = shuffle(t, count_before, sum) + sum_before(t, c);
+    const u64 m_before = shuffle(t, mass_before, sum) + sum_before(t, m);
+    const u64 at = by_mass ? m_before : c_before;
+    const u32 lane = first_lane(t, at <= limit && limit - at < (by_mass ? m : c));
+    found.bucket = sum * kWarpSize + lane;
+    found.count_before = shuffle(t, c_before, lane);
+    found.mass_before = shuffle(t, m_before, lane);
+  }
   block_sync(t);
   return found;
 }
 
-/// The ranks of one bucket's words, no more than kSampleBucket: from the list of `num_listed`, or
-/// from all words near enough where that is 0.
+/// The ranks of one bucket's words, no more than kSampleBucket, from the list.
 GPU_FN void collect_bucket(Thread t, SampleWords words, SampleRuler ruler, u32 num_listed,
                            u32 bucket, SampleScratch s) {
   block_sync(t);
@@ -253,17 +291,40 @@ GPU_FN void collect_bucket(Thread t, SampleWords words, SampleRuler ruler, u32 n
     if (bucket_of(ruler, distance(words, number_of(s.list[i]))) != bucket) continue;
     s.of_bucket[atomic_add_u32(s.counter, 1)] = s.list[i];
   }
-  for (u32 segment = t.warp; num_listed == 0 && segment < words.num_segments;
-       segment += t.num_warps) {
+  block_sync(t);
+}
+
+/// What a word counts in the draw, if it stays.
+GPU_FN u32 drawn_mass(float away, float min_p) {
+  const float mass = relative_mass(away);
+  return mass < min_p ? 0 : whole_mass(mass);
+}
+
+/// The same from all words near enough, in the one look at them that there has to be: what the
+/// words in front of the bucket count in the draw is summed, segment by segment.
+GPU_FN void split_at_bucket(Thread t, SampleWords words, SampleRuler ruler, u32 bucket, float min_p,
+                            SampleScratch s) {
+  block_sync(t);
+  if (t.index == 0) *s.counter = 0;
+  block_sync(t);
+  for (u32 segment = t.warp; segment < words.num_segments; segment += t.num_warps) {
+    u64 own = 0;
     u32 near = near_groups(t, words, segment, ruler.reach);
     for (; near != 0; near = without_loaded(near)) {
       const NearWords loaded = load_near(t, words, segment, near);
       GPU_UNROLL
       for (u32 j = 0; j < kNearGroups; ++j) {
         const float away = distance(words, loaded.logit[j]);
-        if (!(away <= ruler.reach) || bucket_of(ruler, away) != bucket) continue;
+        const u32 at = away <= ruler.reach ? bucket_of(ruler, away) : kSampleBuckets;
+        own += at < bucket ? drawn_mass(away, min_p) : 0;
+        if (at != bucket) continue;
         s.of_bucket[atomic_add_u32(s.counter, 1)] = ranked(loaded.logit[j], loaded.id[j]);
       }
+    }
+    own = warp_sum(t, own);
+    if (t.lane == 0) {
+      s.segment_low[segment] = static_cast<u32>(own);
+      s.segment_high[segment] = static_cast<u32>(own >> 32);
     }
   }
   block_sync(t);
@@ -358,6 +419,7 @@ GPU_FN u64 compare_boundary(Thread t, SampleWords words, SampleRanks ranks, bool
 struct SampleCut {
   SampleRanks ranks;
   u64 boundary;
+  bool is_summed;  // all words before `ranks` stay as well: each segment's sum has them
 };
 
 /// `total` is of e^((logit - largest) / temperature); it is not used with top-k. The words that
@@ -373,6 +435,7 @@ GPU_FN SampleCut cut_words(Thread t, SampleWords words, SampleMode mode, float t
   cut.ranks.count = num_words <= kSampleList ? num_words : 0;
   cut.ranks.reach = ruler.reach;
   cut.boundary = 0;
+  cut.is_summed = false;
   u64 kept = static_cast<u64>(total * 2147483648.0f);
   for (u32 by_mass = mode.top_k > 0 ? 0 : 1; by_mass < (mode.top_p < 1.0f ? 2u : 1u); ++by_mass) {
     const u64 limit = by_mass != 0 ? mul_hi(share, kept) : mode.top_k - 1;
@@ -385,9 +448,16 @@ GPU_FN SampleCut cut_words(Thread t, SampleWords words, SampleMode mode, float t
         continue;
       }
       if (s.counts[found.bucket] <= kSampleBucket) {
-        collect_bucket(t, words, ruler, ranks.count, found.bucket, s);
+        const bool is_last = by_mass != 0 || !(mode.top_p < 1.0f);
+        cut.is_summed = is_last && ranks.count == 0;
+        if (ranks.count > 0) {
+          collect_bucket(t, words, ruler, ranks.count, found.bucket, s);
+        } else {
+          split_at_bucket(t, words, ruler, found.bucket, mode.min_p, s);
+        }
         ranks.list = s.of_bucket;
         ranks.count = s.counts[found.bucket];
+        if (cut.is_summed) cut.ranks = ranks;
         before = by_mass != 0 ? found.mass_before : found.count_before;
         mass_before = found.mass_before;
       }

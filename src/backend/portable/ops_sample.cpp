@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::int64_t kScanningWarps = 8;  // of a block, each with a segment
 constexpr std::int64_t kDrawingWarps = 8;   // of a block that cuts and lists nothing
-constexpr std::int64_t kCuttingWarps = 16;  // of one that does
+constexpr std::int64_t kCuttingWarps = 32;  // of one that does
 
 // Aborts unless [begin, begin + count) lies in a list of `size`.
 void check_range(std::int32_t begin, std::int32_t count, std::size_t size, const char* what) {

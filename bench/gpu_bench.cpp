@@ -265,6 +265,7 @@ void bench_sampling(Bench& b) {
     const Tensor ids = b.tensor(DType::kI32, {count}), logprobs = b.tensor(DType::kF32, {count});
     const Tensor top_ids = b.tensor(DType::kI32, {count, kMaxTopWords});
     const Tensor top_logprobs = b.tensor(DType::kF32, {count, kMaxTopWords});
+    const std::vector<std::int32_t> suppressed = {0, 5, 900, 20000, 50256, 51000};
     const auto mode = [&](const char* what, const SamplingRow& row) {
       std::vector<SamplingRow> rows(static_cast<std::size_t>(count), row);
       for (std::size_t r = 0; r < rows.size(); ++r) rows[r].seed = r;
@@ -272,7 +273,7 @@ void bench_sampling(Bench& b) {
         b.ops().sample(b.stream(),
                        {.logits = logits.view(),
                         .rows = rows,
-                        .mask_ids = {},
+                        .mask_ids = suppressed,
                         .ids = ids.view(),
                         .logprobs = logprobs.view(),
                         .top_ids = row.num_top > 0 ? top_ids.view() : TensorView{},
@@ -283,6 +284,7 @@ void bench_sampling(Bench& b) {
     };
     mode("greedy", {});
     mode("greedy, 5 top words", {.num_top = 5});
+    mode("greedy, six words suppressed", {.suppressed_count = 6});
     mode("temperature", {.temperature = 0.8f});
     mode("temperature, top-p", {.temperature = 0.8f, .top_p = 0.9f});
     mode("temperature, top-k, top-p, min-p",

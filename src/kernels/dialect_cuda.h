@@ -85,7 +85,6 @@ GPU_FN u32 count_bits(u32 x) { return static_cast<u32>(__popc(static_cast<int>(x
 GPU_FN u32 mul_hi(u32 a, u32 b) { return __umulhi(a, b); }
 
 GPU_FN void block_sync(const Thread&) { __syncthreads(); }
-GPU_FN void block_sync_global(const Thread&) { __syncthreads(); }
 GPU_FN void warp_sync(const Thread&) { __syncwarp(); }
 
 template <class T>

@@ -105,7 +105,6 @@ inline u32 mul_hi(u32 a, u32 b) { return static_cast<u32>((u64{a} * b) >> 32); }
 /// All threads of the block, in uniform control flow. Orders shared memory.
 inline void block_sync(const Thread& t) { t.fibers->block_barrier(t.index); }
 /// The same, and orders what the block wrote to global memory.
-inline void block_sync_global(const Thread& t) { t.fibers->block_barrier(t.index); }
 /// All threads of the warp.
 inline void warp_sync(const Thread& t) { t.fibers->warp_barrier(t.index); }
 

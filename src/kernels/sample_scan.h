@@ -34,45 +34,96 @@ GPU_FN SegmentLogits load_segment(Thread t, const GPU_GLOBAL float* logits, u32 
   return loaded;
 }
 
-// The changed logits of ids [begin, end) of a row in `changed`. Threads work on words of their own
-// between barriers.
-GPU_FN void change_logits(Thread t, const GPU_GLOBAL SampleRow* row, u32 begin, u32 end,
-                          const GPU_GLOBAL float* logits, const GPU_GLOBAL i32* mask_ids,
-                          const GPU_GLOBAL SampleSeen* seen, const GPU_GLOBAL SampleBias* biases,
-                          GPU_GLOBAL float* changed) {
-  const u32 num_threads = t.num_warps * kWarpSize;
-  const u32 count = end - begin;
-  const float impossible = as_f32(0xff800000u);
-  const bool is_limited = row->allowed_count > 0;
-  for (u32 i = begin + t.index; i < end; i += num_threads) {
-    changed[i] = is_limited ? impossible : logits[i];
+/// Words of a row whose logits change, and how.
+struct AllowedWords {
+  const GPU_GLOBAL i32* ids;
+  u32 count;
+};
+struct SuppressedWords {
+  const GPU_GLOBAL i32* ids;
+  u32 count;
+};
+struct SeenWords {
+  const GPU_GLOBAL SampleSeen* words;
+  u32 count;
+  float repetition, presence, frequency;
+};
+struct BiasedWords {
+  const GPU_GLOBAL SampleBias* words;
+  u32 count;
+};
+GPU_FN i32 id_of(AllowedWords words, u32 i) { return words.ids[i]; }
+GPU_FN i32 id_of(SuppressedWords words, u32 i) { return words.ids[i]; }
+GPU_FN i32 id_of(SeenWords words, u32 i) { return words.words[i].id; }
+GPU_FN i32 id_of(BiasedWords words, u32 i) { return words.words[i].id; }
+GPU_FN float changed_logit(AllowedWords, u32, float, float original) { return original; }
+GPU_FN float changed_logit(SuppressedWords, u32, float, float) { return as_f32(0xff800000u); }
+GPU_FN float changed_logit(SeenWords words, u32 i, float logit, float) {
+  const i32 count = words.words[i].answer_count;
+  logit = logit > 0 ? logit / words.repetition : logit * words.repetition;
+  if (count > 0) logit -= words.presence;
+  return logit - words.frequency * static_cast<float>(count);
+}
+GPU_FN float changed_logit(BiasedWords words, u32 i, float logit, float) {
+  return logit + words.words[i].value;
+}
+
+// A segment's logits after the changes of one list, by one warp: each lane looks at a word of the
+// list, and those that lie in the segment have their turn. `original` is the row.
+template <class Words>
+GPU_FN SegmentLogits change_words(Thread t, Words words, const GPU_GLOBAL float* original,
+                                  u32 vocab, u32 segment, SegmentLogits logit) {
+  const u32 begin = segment * kSegmentWords;
+  for (u32 base = 0; base < words.count; base += kWarpSize) {
+    const u32 id =
+        base + t.lane < words.count ? static_cast<u32>(id_of(words, base + t.lane)) : vocab;
+    u32 lanes = lanes_where(t, id < vocab && id - begin < kSegmentWords);
+    while (lanes != 0) {
+      const u32 lane = lowest_bit(lanes);
+      lanes &= lanes - 1;
+      const u32 word = shuffle(t, id, lane) - begin;
+      if (word / 4 % kWarpSize != t.lane) continue;
+      const u32 own = word / (4 * kWarpSize) * 4 + word % 4;
+      float before = 0;
+      GPU_UNROLL
+      for (u32 i = 0; i < kLaneWords; ++i) before = i == own ? logit.value[i] : before;
+      const float after = changed_logit(words, base + lane, before, original[begin + word]);
+      GPU_UNROLL
+      for (u32 i = 0; i < kLaneWords; ++i) logit.value[i] = i == own ? after : logit.value[i];
+    }
   }
-  block_sync_global(t);
-  for (u32 i = t.index; i < row->allowed_count; i += num_threads) {
-    const u32 id = static_cast<u32>(mask_ids[row->allowed_begin + i]);
-    if (id - begin < count) changed[id] = logits[id];  // an id may come twice: the same is written
+  return logit;
+}
+
+// All changes of a row's segment, in the order that fovea::SamplingRow tells; written to `changed`.
+GPU_FN SegmentLogits change_segment(Thread t, const GPU_GLOBAL SampleRow* row, u32 vocab,
+                                    u32 segment, const GPU_GLOBAL float* original,
+                                    const GPU_GLOBAL i32* mask_ids,
+                                    const GPU_GLOBAL SampleSeen* seen,
+                                    const GPU_GLOBAL SampleBias* biases, GPU_GLOBAL float* changed,
+                                    SegmentLogits logit) {
+  const u32 begin = segment * kSegmentWords;
+  if (row->allowed_count > 0) {
+    GPU_UNROLL
+    for (u32 i = 0; i < kLaneWords; ++i) {
+      if (begin + lane_word(t, i) < vocab) logit.value[i] = as_f32(0xff800000u);
+    }
+    const AllowedWords allowed = {mask_ids + row->allowed_begin, row->allowed_count};
+    logit = change_words(t, allowed, original, vocab, segment, logit);
   }
-  block_sync_global(t);
-  for (u32 i = t.index; i < row->seen_count; i += num_threads) {
-    const SampleSeen word = seen[row->seen_begin + i];
-    const u32 id = static_cast<u32>(word.id);
-    if (id - begin >= count) continue;
-    float logit = changed[id];
-    logit = logit > 0 ? logit / row->repetition_penalty : logit * row->repetition_penalty;
-    if (word.answer_count > 0) logit -= row->presence_penalty;
-    changed[id] = logit - row->frequency_penalty * static_cast<float>(word.answer_count);
+  const SeenWords seen_words = {seen + row->seen_begin, row->seen_count, row->repetition_penalty,
+                                row->presence_penalty, row->frequency_penalty};
+  logit = change_words(t, seen_words, original, vocab, segment, logit);
+  const BiasedWords biased = {biases + row->bias_begin, row->bias_count};
+  logit = change_words(t, biased, original, vocab, segment, logit);
+  const SuppressedWords suppressed = {mask_ids + row->suppressed_begin, row->suppressed_count};
+  logit = change_words(t, suppressed, original, vocab, segment, logit);
+  GPU_UNROLL
+  for (u32 i = 0; i < kLaneWords; ++i) {
+    const u32 id = begin + lane_word(t, i);
+    if (id < vocab) changed[id] = logit.value[i];
   }
-  block_sync_global(t);
-  for (u32 i = t.index; i < row->bias_count; i += num_threads) {
-    const SampleBias bias = biases[row->bias_begin + i];
-    if (static_cast<u32>(bias.id) - begin < count) changed[bias.id] += bias.value;
-  }
-  block_sync_global(t);
-  for (u32 i = t.index; i < row->suppressed_count; i += num_threads) {
-    const u32 id = static_cast<u32>(mask_ids[row->suppressed_begin + i]);
-    if (id - begin < count) changed[id] = impossible;
-  }
-  block_sync_global(t);
+  return logit;
 }
 
 /// Block (x, row), segments x * num_warps and on. Writes the logits of rows that change them to
@@ -85,17 +136,13 @@ GPU_FN void sample_scan(Thread t, const GPU_CONST SampleParams& p, const GPU_GLO
                         GPU_GLOBAL float* group_largest, GPU_SHARED char*) {
   const GPU_GLOBAL SampleRow* row = rows + t.block.y;
   const u64 first_word = static_cast<u64>(t.block.y) * p.vocab;
-  const u32 first_segment = t.block.x * t.num_warps;
-  const GPU_GLOBAL float* words = logits + first_word;
-  if (changes_logits(row)) {
-    const u32 begin = first_segment * kSegmentWords, most = t.num_warps * kSegmentWords;
-    const u32 end = p.vocab - begin < most ? p.vocab : begin + most;
-    change_logits(t, row, begin, end, words, mask_ids, seen, biases, changed + first_word);
-    words = changed + first_word;
-  }
-  const u32 segment = first_segment + t.warp;
+  const u32 segment = t.block.x * t.num_warps + t.warp;
   if (segment >= p.num_segments) return;
-  const SegmentLogits logit = load_segment(t, words, p.vocab, p.loads_four != 0, segment);
+  SegmentLogits logit = load_segment(t, logits + first_word, p.vocab, p.loads_four != 0, segment);
+  if (changes_logits(row)) {
+    logit = change_segment(t, row, p.vocab, segment, logits + first_word, mask_ids, seen, biases,
+                           changed + first_word, logit);
+  }
   const SampleMode mode = mode_of(row, p.vocab);
   // Eight lanes hold four groups: one of each eight of a lane's words is of the same group as the
   // lane's neighbours'. Each lane keeps the group that it will write.

@@ -4,6 +4,7 @@
 #include "backend/cuda/cuda_ops.h"
 #include "backend/portable/launch_shape.h"
 #include "backend/portable/shapes.h"
+#include "base/math.h"
 #include "kernels/moe.h"
 
 namespace fovea::cuda {
@@ -44,6 +45,37 @@ bool can_run(Experts up, Experts down) {
   return up[0]->rows() == 2 * down[0]->cols() && down[0]->rows() == up[0]->cols();
 }
 
+// Where in a layer's memory its parts begin, in bytes. The codes and scales are those of the rows
+// and then those of the gated products.
+struct ExpertMemory {
+  std::size_t results;       // [pairs, dim] f32
+  std::size_t gated;         // [pairs, inner] bf16
+  std::size_t codes;         // [rows, dim] or [pairs, inner] e4m3; nothing unless in 8 bits
+  std::size_t scales;        // [pairs] f32; the same
+  std::size_t offsets;       // [experts + 1]
+  std::size_t places;        // [pairs]
+  std::size_t row_of_place;  // [pairs]
+  std::size_t size;
+};
+ExpertMemory lay_out(std::int64_t rows, std::int64_t k, std::int64_t dim, std::int64_t inner,
+                     std::int64_t num_experts, bool in_8_bits) {
+  ExpertMemory memory{};
+  const auto reserve = [&](std::int64_t bytes) {
+    const std::size_t at = memory.size;
+    memory.size += round_up(static_cast<std::size_t>(bytes), std::size_t{16});
+    return at;
+  };
+  const std::int64_t pairs = rows * k;
+  memory.results = reserve(pairs * dim * 4);
+  memory.gated = reserve(pairs * inner * 2);
+  memory.codes = reserve(in_8_bits ? std::max(rows * dim, pairs * inner) : 0);
+  memory.scales = reserve(in_8_bits ? pairs * 4 : 0);
+  memory.offsets = reserve((num_experts + 1) * 4);
+  memory.places = reserve(pairs * 4);
+  memory.row_of_place = reserve(pairs * 4);
+  return memory;
+}
+
 }  // namespace
 
 void CudaOps::moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorView weights,
@@ -58,15 +90,14 @@ void CudaOps::moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorVi
                   weights.num_elements() == rows * k && y.num_elements() == rows * dim,
               "x {}, experts {}, y {}", x.shape.to_string(), experts.shape.to_string(),
               y.shape.to_string());
-  // results [pairs, dim] f32, gated [pairs, inner] bf16; numbers: offsets [experts + 1], places
-  // [pairs], rows [pairs].
   const std::int64_t inner = down[0]->cols(), pairs = rows * k;
   const auto num_experts = static_cast<std::int64_t>(up.size());
-  const std::int64_t gated_at = pairs * dim * 4, offsets_at = gated_at + pairs * inner * 2;
-  const std::int64_t places_at = offsets_at + (num_experts + 1) * 4;
-  const std::int64_t rows_at = places_at + pairs * 4;
-  std::byte* memory =
-      expert_memory_.get(launcher_, stream, static_cast<std::size_t>(rows_at + pairs * 4));
+  const bool on_hopper = rows > kMostStreamedExpertRows && has_hopper_experts_ &&
+                         common_storage(up) == common_storage(down);
+  const bool in_8_bits =
+      on_hopper && common_storage(up) == DType::kF8E4M3 && can_quantise(dim) && can_quantise(inner);
+  const ExpertMemory at = lay_out(rows, k, dim, inner, num_experts, in_8_bits);
+  std::byte* memory = expert_memory_.get(launcher_, stream, at.size);
   auto& cuda_stream = static_cast<CudaStream&>(stream);
   if (memory == nullptr ||
       !cuda_stream.check(cudaSetDevice(options_.device_index), "choosing the device")) {
@@ -77,28 +108,37 @@ void CudaOps::moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorVi
                          portable::narrow(dim)};
   launch(stream, kernels::KernelId::moe_sort, {1}, kSortThreads,
          static_cast<std::size_t>(2 * (num_experts + 1)) * 4, moe,
-         {experts.data, memory + offsets_at, memory + places_at, memory + rows_at});
+         {experts.data, memory + at.offsets, memory + at.places, memory + at.row_of_place});
   ExpertProduct product{};
-  product.offsets = reinterpret_cast<const std::int32_t*>(memory + offsets_at);
-  product.row_of_place = reinterpret_cast<const std::int32_t*>(memory + rows_at);
+  product.offsets = reinterpret_cast<const std::int32_t*>(memory + at.offsets);
+  product.row_of_place = reinterpret_cast<const std::int32_t*>(memory + at.row_of_place);
   product.num_rows = static_cast<int>(rows);
   product.num_pairs = static_cast<int>(pairs);
   product.num_experts = static_cast<int>(num_experts);
-  put_experts(up, product);
-  product.x = x.data;
-  product.y = memory + gated_at;
-  const bool on_hopper = has_hopper_experts_ && common_storage(up) == DType::kBf16 &&
-                         common_storage(down) == DType::kBf16;
+  const auto put_x = [&](const void* from, std::int64_t count, std::int64_t width) {
+    product.x = from;
+    if (!in_8_bits) return;
+    const QuantisedRows quantised{from, memory + at.codes,
+                                  reinterpret_cast<float*>(memory + at.scales),
+                                  static_cast<int>(count), static_cast<int>(width)};
+    cuda_stream.check(quantise_rows(quantised, cuda_stream.for_kernels()), "quantising rows");
+    product.x = quantised.y;
+    product.x_scales = quantised.scale;
+  };
+  const bool takes_hopper = on_hopper && (in_8_bits || common_storage(up) == DType::kBf16);
   const auto multiply = rows <= kMostStreamedExpertRows ? streamed_experts
-                        : on_hopper                     ? hopper_experts
+                        : takes_hopper                  ? hopper_experts
                                                         : tiled_experts;
+  put_experts(up, product);
+  put_x(x.data, rows, dim);
+  product.y = memory + at.gated;
   cuda_stream.check(multiply(product, true, cuda_stream.for_kernels()), "experts, up");
   put_experts(down, product);
-  product.x = memory + gated_at;
-  product.y = memory;
+  put_x(memory + at.gated, pairs, inner);
+  product.y = memory + at.results;
   cuda_stream.check(multiply(product, false, cuda_stream.for_kernels()), "experts, down");
   launch(stream, kernels::KernelId::moe_combine_bf16, {portable::narrow(rows)}, portable::kThreads,
-         0, moe, {memory, memory + places_at, weights.data, y.data});
+         0, moe, {memory + at.results, memory + at.places, weights.data, y.data});
 }
 
 // The product beside the experts as a part of their second one, if it can be that.

@@ -20,14 +20,20 @@ constexpr int kMultiplyingThreads = 256, kCopyingThreads = 64;
 constexpr int kThreads = kMultiplyingThreads + kCopyingThreads;
 constexpr int kWideRows = 256, kTallRows = 128;
 constexpr int kWidePlaces = 128, kTallPlaces = 256, kPlaceStep = 16;
-constexpr int kSlice = 64;  // of the depth
-constexpr int kRowBytes = kSlice * 2;
+constexpr int kRowBytes = 128;                 // of a slice of the depth: 64 bf16 or 128 e4m3
 constexpr int kEightRows = 8 * kRowBytes;      // what the swizzle repeats itself after
 constexpr int kOperandBytes = 64 * kRowBytes;  // the left side of a product
 constexpr int kStageBytes = (kWideRows + kWidePlaces) * kRowBytes;
 static_assert(kWideRows + kWidePlaces == kTallRows + kTallPlaces);
 constexpr int kStages = 4;
 constexpr int kSharedBytes = kStages * kStageBytes + kEightRows;  // with what aligns it
+
+// How both operands are stored. Sums of e4m3 lose what cuBLASLt's quick ones lose: nothing beside
+// what rounding to eight bits has cost.
+template <class W>
+constexpr Elements kElementsOf = sizeof(W) == 1 ? Elements::kE4m3 : Elements::kBf16;
+template <class W>
+constexpr int kSlice = kRowBytes / static_cast<int>(sizeof(W));
 
 struct Tile {
   int expert, begin, count;  // places
@@ -119,7 +125,7 @@ struct Ring {
 
 // What a thread copies of a slice: 16 bytes of every eighth row. A row that is not there is a copy
 // of the last one: nobody looks at what comes of it.
-template <bool kUp>
+template <class W, bool kUp>
 class Copies {
  public:
   __device__ explicit Copies(const ExpertProduct& p) : p_(p) {}
@@ -136,10 +142,9 @@ class Copies {
     }
   }
   __device__ __forceinline__ void ask_weight(int depth, char* slice) const {
-    const int at = depth + chunk() * 8, last = TileList<kUp>::outputs(p_) - 1;
+    const int at = depth + chunk() * kOfChunk, last = TileList<kUp>::outputs(p_) - 1;
     const bool inside = at < p_.k;
-    const auto* from =
-        static_cast<const __nv_bfloat16*>(p_.weights[tile_.expert]) + (inside ? at : 0);
+    const auto* from = static_cast<const W*>(p_.weights[tile_.expert]) + (inside ? at : 0);
     const auto* second = from + static_cast<std::size_t>(last + 1) * p_.k;  // of up: g
     slice += offset();
 #pragma unroll
@@ -154,9 +159,9 @@ class Copies {
     }
   }
   __device__ __forceinline__ void ask_x(int depth, char* slice) const {
-    const int at = depth + chunk() * 8;
+    const int at = depth + chunk() * kOfChunk;
     const bool inside = at < p_.k;
-    const auto* from = static_cast<const __nv_bfloat16*>(p_.x) + (inside ? at : 0);
+    const auto* from = static_cast<const W*>(p_.x) + (inside ? at : 0);
     slice += (tile_.is_wide ? kWideRows : kTallRows) * kRowBytes + offset();
 #pragma unroll
     for (int i = 0; i < kTallPlaces / 8; ++i) {
@@ -166,6 +171,7 @@ class Copies {
   }
 
  private:
+  static constexpr int kOfChunk = 16 / sizeof(W);
   static_assert(kCopyingThreads == 8 * kRowBytes / 16);
   __device__ static int chunk() { return static_cast<int>(threadIdx.x) % 8; }
   __device__ static int row() { return static_cast<int>(threadIdx.x) / 8 % 8; }
@@ -177,17 +183,17 @@ class Copies {
   unsigned x_rows_[kTallPlaces / 8];  // where they begin
 };
 
-template <bool kUp>
+template <class W, bool kUp>
 __device__ __forceinline__ void copy_tiles(const ExpertProduct& p, TileList<kUp> tiles, Ring ring) {
-  Copies<kUp> copies(p);
+  Copies<W, kUp> copies(p);
   Tile tile;
   bool is_there = tiles.next(tile);
   int early = 0;  // slices of the weight that were asked for before x was there
   if constexpr (!kUp) {
     if (is_there) {
       copies.begin(tile);
-      for (; early < kStages && early * kSlice < p.k; ++early) {
-        copies.ask_weight(early * kSlice, ring.slices + early * kStageBytes);
+      for (; early < kStages && early * kSlice<W> < p.k; ++early) {
+        copies.ask_weight(early * kSlice<W>, ring.slices + early * kStageBytes);
       }
     }
     kernels::wait_for_earlier_kernels();
@@ -196,7 +202,7 @@ __device__ __forceinline__ void copy_tiles(const ExpertProduct& p, TileList<kUp>
   for (; is_there; is_there = tiles.next(tile)) {
     copies.begin(tile);
     copies.find_places();
-    for (int depth = 0; depth < p.k; depth += kSlice) {
+    for (int depth = 0; depth < p.k; depth += kSlice<W>) {
       ring.wait_until_empty();
       if (early > 0) {
         --early;
@@ -214,7 +220,7 @@ __device__ __forceinline__ void copy_tiles(const ExpertProduct& p, TileList<kUp>
 template <int kOperands, int kColumns>
 using Sums = float[kOperands][kColumns / 8][4];
 
-template <int kOperands, int kColumns>
+template <class W, int kOperands, int kColumns>
 __device__ __forceinline__ void multiply(Sums<kOperands, kColumns>& sums, Ring& ring, int depth) {
   const int group = threadIdx.x / 128;
 #pragma unroll
@@ -227,7 +233,7 @@ __device__ __forceinline__ void multiply(Sums<kOperands, kColumns>& sums, Ring& 
   }
   int before = 0;
 #pragma unroll 1
-  for (int begin = 0; begin < depth; begin += kSlice) {
+  for (int begin = 0; begin < depth; begin += kSlice<W>) {
     ring.wait_until_full();
     publish_to_products();  // what other threads have copied
     const unsigned slice = shared_address(ring.slice());
@@ -237,10 +243,11 @@ __device__ __forceinline__ void multiply(Sums<kOperands, kColumns>& sums, Ring& 
         operand(slice + 2 * kOperands * kOperandBytes, 16, kEightRows, Swizzle::k128Bytes);
     fence_products();
 #pragma unroll
-    for (int c = 0; c < kSlice * 2 / 16; c += 2) {
+    for (int c = 0; c < kRowBytes / 16; c += 2) {
 #pragma unroll
       for (int m = 0; m < kOperands; ++m) {
-        multiply_64<kColumns>(sums[m], weight + m * (kOperandBytes / 16) + c, x + c);
+        multiply_64<kElementsOf<W>, kColumns>(sums[m], weight + m * (kOperandBytes / 16) + c,
+                                              x + c);
       }
     }
     commit_products();
@@ -253,9 +260,46 @@ __device__ __forceinline__ void multiply(Sums<kOperands, kColumns>& sums, Ring& 
   if (threadIdx.x % 32 == 0) arrive(ring.empty + before * 8);
 }
 
-template <bool kUp, int kOperands, int kColumns>
+// What x is to be multiplied by in a tile's places, of x in e4m3: asked for before a warp's
+// products, and shared by its lanes behind them.
+template <class W, bool kUp, int kColumns>
+class PlaceScales {
+ public:
+  __device__ __forceinline__ void ask(const ExpertProduct& p, const Tile& tile) {
+    if constexpr (kAreThere) {
+#pragma unroll
+      for (int i = 0; i < kOfLane; ++i) {
+        const int at = tile.begin + min(i * 32 + lane(), tile.count - 1);
+        own_[i] = __ldcg(p.x_scales + (kUp ? p.row_of_place[at] : at));
+      }
+    }
+  }
+  __device__ __forceinline__ void share(float* of_warp) {
+    if constexpr (kAreThere) {
+      of_warp_ = of_warp;
+      __syncwarp();  // nobody reads those of the tile before any more
+#pragma unroll
+      for (int i = 0; i < kOfLane; ++i) of_warp[i * 32 + lane()] = own_[i];
+      __syncwarp();
+    }
+  }
+  __device__ __forceinline__ float of(int place) const {
+    return kAreThere ? of_warp_[place] : 1.0f;
+  }
+
+ private:
+  static constexpr bool kAreThere = sizeof(W) == 1;
+  static constexpr int kOfLane = (kColumns + 31) / 32;
+  __device__ static int lane() { return static_cast<int>(threadIdx.x) % 32; }
+
+  float own_[kOfLane];
+  const float* of_warp_;
+};
+
+template <class W, bool kUp, int kOperands, int kColumns>
 __device__ __forceinline__ void store(const ExpertProduct& p, const Tile& tile,
-                                      const Sums<kOperands, kColumns>& sums) {
+                                      const Sums<kOperands, kColumns>& sums,
+                                      const PlaceScales<W, kUp, kColumns>& place_scales) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, group = threadIdx.x / 128;
   const int outputs = TileList<kUp>::outputs(p);
   const auto width = static_cast<unsigned>(outputs);
@@ -273,10 +317,13 @@ __device__ __forceinline__ void store(const ExpertProduct& p, const Tile& tile,
     }
 #pragma unroll
     for (int j = 0; j < kColumns / 8; ++j) {
-      const float(&s)[4] = sums[m][j];
+      float s[4];  // of rows 0 and 8, two places each
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        s[e] = sums[m][j][e] * scales[e / 2] * place_scales.of(j * 8 + lane % 4 * 2 + e % 2);
+      }
       if constexpr (kUp) {
-        const unsigned pair = transposed(pair_of(gated(s[0] * scales[0], s[2] * scales[1]),
-                                                 gated(s[1] * scales[0], s[3] * scales[1])));
+        const unsigned pair = transposed(pair_of(gated(s[0], s[2]), gated(s[1], s[3])));
         const int place = j * 8 + lane / 4, n = first + lane % 4 * 2;
         if (place < tile.count && n < outputs) {
           auto* y = static_cast<__nv_bfloat16*>(p.y) + rows_at;
@@ -289,7 +336,7 @@ __device__ __forceinline__ void store(const ExpertProduct& p, const Tile& tile,
         for (int e = 0; e < 4; ++e) {
           const int right = e % 2, lower = e / 2;
           if (place + right < tile.count && n + lower * 8 < outputs) {
-            y[right * width + lower * 8] = s[e] * scales[lower];
+            y[right * width + lower * 8] = s[e];
           }
         }
       }
@@ -297,66 +344,72 @@ __device__ __forceinline__ void store(const ExpertProduct& p, const Tile& tile,
   }
 }
 
-template <bool kUp, int kOperands, int kColumns>
-__device__ __forceinline__ void finish(const ExpertProduct& p, const Tile& tile, Ring& ring) {
+template <class W, bool kUp, int kOperands, int kColumns>
+__device__ __forceinline__ void finish(const ExpertProduct& p, const Tile& tile, Ring& ring,
+                                       float* of_warp) {
   Sums<kOperands, kColumns> sums;
-  multiply<kOperands, kColumns>(sums, ring, p.k);
-  store<kUp, kOperands, kColumns>(p, tile, sums);
+  PlaceScales<W, kUp, kColumns> place_scales;
+  place_scales.ask(p, tile);
+  multiply<W, kOperands, kColumns>(sums, ring, p.k);
+  place_scales.share(of_warp);
+  store<W, kUp, kOperands, kColumns>(p, tile, sums, place_scales);
 }
 
 // With no more columns than the tile's places need.
-template <bool kUp>
-__device__ __forceinline__ void finish(const ExpertProduct& p, const Tile& tile, Ring& ring) {
+template <class W, bool kUp>
+__device__ __forceinline__ void finish(const ExpertProduct& p, const Tile& tile, Ring& ring,
+                                       float* of_warp) {
   const int steps = (tile.count + kPlaceStep - 1) / kPlaceStep;
   if (tile.is_wide) {
     switch (steps) {
       case 1:
-        return finish<kUp, 2, 16>(p, tile, ring);
+        return finish<W, kUp, 2, 16>(p, tile, ring, of_warp);
       case 2:
-        return finish<kUp, 2, 32>(p, tile, ring);
+        return finish<W, kUp, 2, 32>(p, tile, ring, of_warp);
       case 3:
-        return finish<kUp, 2, 48>(p, tile, ring);
+        return finish<W, kUp, 2, 48>(p, tile, ring, of_warp);
       case 4:
-        return finish<kUp, 2, 64>(p, tile, ring);
+        return finish<W, kUp, 2, 64>(p, tile, ring, of_warp);
       case 5:
-        return finish<kUp, 2, 80>(p, tile, ring);
+        return finish<W, kUp, 2, 80>(p, tile, ring, of_warp);
       case 6:
-        return finish<kUp, 2, 96>(p, tile, ring);
+        return finish<W, kUp, 2, 96>(p, tile, ring, of_warp);
       case 7:
-        return finish<kUp, 2, 112>(p, tile, ring);
+        return finish<W, kUp, 2, 112>(p, tile, ring, of_warp);
       default:
-        return finish<kUp, 2, 128>(p, tile, ring);
+        return finish<W, kUp, 2, 128>(p, tile, ring, of_warp);
     }
   }
   switch (steps) {
     case 8:  // of two pieces of 257 places, one has 128
     case 9:
-      return finish<kUp, 1, 144>(p, tile, ring);
+      return finish<W, kUp, 1, 144>(p, tile, ring, of_warp);
     case 10:
-      return finish<kUp, 1, 160>(p, tile, ring);
+      return finish<W, kUp, 1, 160>(p, tile, ring, of_warp);
     case 11:
-      return finish<kUp, 1, 176>(p, tile, ring);
+      return finish<W, kUp, 1, 176>(p, tile, ring, of_warp);
     case 12:
-      return finish<kUp, 1, 192>(p, tile, ring);
+      return finish<W, kUp, 1, 192>(p, tile, ring, of_warp);
     case 13:
-      return finish<kUp, 1, 208>(p, tile, ring);
+      return finish<W, kUp, 1, 208>(p, tile, ring, of_warp);
     case 14:
-      return finish<kUp, 1, 224>(p, tile, ring);
+      return finish<W, kUp, 1, 224>(p, tile, ring, of_warp);
     case 15:
-      return finish<kUp, 1, 240>(p, tile, ring);
+      return finish<W, kUp, 1, 240>(p, tile, ring, of_warp);
     default:
-      return finish<kUp, 1, 256>(p, tile, ring);
+      return finish<W, kUp, 1, 256>(p, tile, ring, of_warp);
   }
 }
 
 // Of down, the weight's first slices come while the kernel in front still runs: that is up, which
 // waited for the places before it let this one start.
-template <bool kUp>
+template <class W, bool kUp>
 __global__ void __launch_bounds__(kThreads, 1)
     multiply_experts(const __grid_constant__ ExpertProduct p) {
   extern __shared__ char memory[];
   __shared__ std::uint64_t full[kStages], empty[kStages];
   __shared__ int first_tiles[kMostNativeExperts + 1];
+  __shared__ float place_scales[kMultiplyingThreads / 32][sizeof(W) == 1 ? kTallPlaces : 1];
   if constexpr (kUp) {
     kernels::wait_for_earlier_kernels();
     kernels::let_later_kernels_start();
@@ -374,29 +427,34 @@ __global__ void __launch_bounds__(kThreads, 1)
             shared_address(empty)};
   TileList<kUp> tiles(p, first_tiles);
   if (threadIdx.x >= kMultiplyingThreads) {
-    copy_tiles<kUp>(p, tiles, ring);
+    copy_tiles<W, kUp>(p, tiles, ring);
   } else {
-    for (Tile tile; tiles.next(tile);) finish<kUp>(p, tile, ring);
+    float* of_warp = place_scales[threadIdx.x / 32];
+    if constexpr (!kUp) kernels::wait_for_earlier_kernels();
+    for (Tile tile; tiles.next(tile);) finish<W, kUp>(p, tile, ring, of_warp);
   }
 }
 
-template <bool kUp>
-cudaError_t run(const ExpertProduct& p, KernelStream on) {
+template <class W>
+cudaError_t run(const ExpertProduct& p, bool up, KernelStream on) {
   const dim3 grid(static_cast<unsigned>(device_room().multiprocessors));
-  return launch_behind(multiply_experts<kUp>, grid, kThreads, on, p, kSharedBytes);
+  return launch_behind(up ? multiply_experts<W, true> : multiply_experts<W, false>, grid, kThreads,
+                       on, p, kSharedBytes);
 }
 
 }  // namespace
 
 bool has_hopper_experts() {
   cudaFuncAttributes attributes{};
-  if (cudaFuncGetAttributes(&attributes, multiply_experts<true>) == cudaSuccess) return true;
+  if (cudaFuncGetAttributes(&attributes, multiply_experts<Float8, true>) == cudaSuccess) {
+    return true;
+  }
   cudaGetLastError();  // not the next call's
   return false;
 }
 
 cudaError_t hopper_experts(const ExpertProduct& p, bool up, KernelStream on) {
-  return up ? run<true>(p, on) : run<false>(p, on);
+  return p.weights_are_f8 ? run<Float8>(p, up, on) : run<__nv_bfloat16>(p, up, on);
 }
 
 }  // namespace fovea::cuda

@@ -1,7 +1,7 @@
 #pragma once
 
-// Hopper's products of 64 rows by any multiple of 16 columns, beside what wgmma.h has. For .cu
-// files that are compiled for sm_90a alone.
+// Hopper's products of 64 rows by any multiple of 16 columns, of bf16 and of e4m3, beside what
+// wgmma.h has. For .cu files that are compiled for sm_90a alone.
 
 #include <cstdint>
 
@@ -14,8 +14,12 @@ __device__ __forceinline__ unsigned shared_address(const void* p) {
   return static_cast<unsigned>(__cvta_generic_to_shared(p));
 }
 
-/// D += A . B^T, 64x16 by 16xkColumns, bf16 with f32 sums; A and B in shared memory, rows along k.
-template <int kColumns>
+/// What the elements of both operands are.
+enum class Elements { kBf16, kE4m3 };
+
+/// D += A . B^T with f32 sums, 64 rows by kColumns, over 32 bytes of the depth: 16 bf16 or 32 e4m3.
+/// A and B in shared memory, rows along k. The tensor core keeps sums of e4m3 to about 14 bits.
+template <Elements kElements, int kColumns>
 __device__ __forceinline__ void multiply_64(float (&d)[kColumns / 8][4], std::uint64_t a,
                                             std::uint64_t b);
 
@@ -59,18 +63,23 @@ __device__ __forceinline__ void multiply_64(float (&d)[kColumns / 8][4], std::ui
 #define FOVEA_REGISTERS_OF_256 \
   FOVEA_REGISTERS_OF_240 ", %120, %121, %122, %123, %124, %125, %126, %127"
 
-// Columns, and the numbers of the operands behind the sums.
-#define FOVEA_MULTIPLY_64(columns, a_at, b_at, adds_at)                                            \
-  template <>                                                                                      \
-  __device__ __forceinline__ void multiply_64<columns>(float(&d)[columns / 8][4], std::uint64_t a, \
-                                                       std::uint64_t b) {                          \
-    asm volatile("{\n.reg .pred adds;\nsetp.ne.b32 adds, %" #adds_at                               \
-                 ", 0;\nwgmma.mma_async.sync.aligned.m64n" #columns                                \
-                 "k16.f32.bf16.bf16 {" FOVEA_REGISTERS_OF_##columns "}, %" #a_at ", %" #b_at       \
-                                                                    ", adds, 1, 1, 0, 0;\n}\n"     \
-                 : FOVEA_SUMS_OF_##columns                                                         \
-                 : "l"(a), "l"(b), "r"(1));                                                        \
+// Elements, columns, the instruction's name behind its columns, what follows "adds", and the
+// numbers of the operands behind the sums.
+#define FOVEA_MULTIPLY_64_OF(elements, columns, types, signs, a_at, b_at, adds_at)           \
+  template <>                                                                                \
+  __device__ __forceinline__ void multiply_64<elements, columns>(                            \
+      float(&d)[columns / 8][4], std::uint64_t a, std::uint64_t b) {                         \
+    asm volatile("{\n.reg .pred adds;\nsetp.ne.b32 adds, %" #adds_at                         \
+                 ", 0;\nwgmma.mma_async.sync.aligned.m64n" #columns types                    \
+                 " {" FOVEA_REGISTERS_OF_##columns "}, %" #a_at ", %" #b_at ", adds, " signs \
+                                                   ";\n}\n"                                  \
+                 : FOVEA_SUMS_OF_##columns                                                   \
+                 : "l"(a), "l"(b), "r"(1));                                                  \
   }
+#define FOVEA_MULTIPLY_64(columns, a_at, b_at, adds_at)                                         \
+  FOVEA_MULTIPLY_64_OF(Elements::kBf16, columns, "k16.f32.bf16.bf16", "1, 1, 0, 0", a_at, b_at, \
+                       adds_at)                                                                 \
+  FOVEA_MULTIPLY_64_OF(Elements::kE4m3, columns, "k32.f32.e4m3.e4m3", "1, 1", a_at, b_at, adds_at)
 FOVEA_MULTIPLY_64(16, 8, 9, 10)
 FOVEA_MULTIPLY_64(32, 16, 17, 18)
 FOVEA_MULTIPLY_64(48, 24, 25, 26)
@@ -89,6 +98,7 @@ FOVEA_MULTIPLY_64(240, 120, 121, 122)
 FOVEA_MULTIPLY_64(256, 128, 129, 130)
 
 #undef FOVEA_MULTIPLY_64
+#undef FOVEA_MULTIPLY_64_OF
 #undef FOVEA_SUMS_8
 #undef FOVEA_SUMS_OF_16
 #undef FOVEA_SUMS_OF_32

@@ -63,11 +63,11 @@ GPU_FN void sum_drawn(Thread t, SampleWords words, SampleCut cut, float min_p, S
        segment += t.num_warps) {
     u64 own = 0;
     u32 near = near_groups(t, words, segment, cut.ranks.reach);
-    for (; near != 0; near = without_queued(near)) {
-      const NearQueue queue = queue_near(t, words, segment, near, cut.ranks.reach, s);
-      for (u32 i = t.lane; i < queue.count; i += kWarpSize) {
-        const u32 id = queued_word(t, queue, segment, i, s);
-        own += drawn_mass(words, ranked(words.logits[id], id), cut.boundary, min_p);
+    for (; near != 0; near = without_loaded(near)) {
+      const NearWords loaded = load_near(t, words, segment, near);
+      GPU_UNROLL
+      for (u32 j = 0; j < kNearGroups; ++j) {
+        own += drawn_mass(words, ranked(loaded.logit[j], loaded.id[j]), cut.boundary, min_p);
       }
     }
     own = warp_sum(t, own);

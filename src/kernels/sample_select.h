@@ -7,19 +7,19 @@
 namespace fovea {
 namespace kernels {
 
-constexpr GPU_CONST u32 kSampleList = 1024;  // words that are looked at one by one
-constexpr GPU_CONST u32 kSampleShort = 256;  // so few that each is compared with all others
+constexpr GPU_CONST u32 kSampleList = 1024;   // words that are looked at one by one
+constexpr GPU_CONST u32 kSampleBucket = 512;  // of one bucket
+constexpr GPU_CONST u32 kSampleShort = 256;   // so few that each is compared with all others
 constexpr GPU_CONST u32 kSampleBuckets = 1024;
 constexpr GPU_CONST float kSampleReach = 32.0f;  // powers of two: words further off count nothing
 constexpr GPU_CONST u32 kSampleScratchBytes =
-    8 * (2 * kSampleList + 2 * kWarpSize) + 4 * (3 * kSampleBuckets + kSampleShort + 2);
+    8 * (kSampleList + kSampleBucket + 2 * kWarpSize) + 4 * (3 * kSampleBuckets + kSampleShort + 2);
 constexpr GPU_CONST u32 kSampleSegmentBytes = 8;  // more for each segment
 
 /// The block's shared memory.
 struct SampleScratch {
   GPU_SHARED u64* list;       // [kSampleList] ranks
-  GPU_SHARED u64* of_bucket;  // [kSampleList] ranks
-  GPU_SHARED u8* queues;      // [kWarpSize, kSampleQueue] where of_bucket is
+  GPU_SHARED u64* of_bucket;  // [kSampleBucket] ranks
   GPU_SHARED u64* sums;       // [kWarpSize] of warps
   GPU_SHARED u64* places;     // [kWarpSize] of warps
   GPU_SHARED u32* counts;     // [kSampleBuckets], and their masses in halves
@@ -35,8 +35,7 @@ GPU_FN SampleScratch sample_scratch(GPU_SHARED char* scratch, u32 num_segments) 
   SampleScratch s;
   s.list = reinterpret_cast<GPU_SHARED u64*>(scratch);
   s.of_bucket = s.list + kSampleList;
-  s.queues = reinterpret_cast<GPU_SHARED u8*>(s.of_bucket);
-  s.sums = s.of_bucket + kSampleList;
+  s.sums = s.of_bucket + kSampleBucket;
   s.places = s.sums + kWarpSize;
   s.counts = reinterpret_cast<GPU_SHARED u32*>(s.places + kWarpSize);
   s.low = s.counts + kSampleBuckets;
@@ -58,72 +57,41 @@ GPU_FN void atomic_add_mass(GPU_SHARED u32* low, GPU_SHARED u32* high, u32 mass)
 // ---- words that are near enough
 //
 // Warps take segments in turns, and of each the groups whose largest logit is within a reach, some
-// at a time. The words of these that are near enough themselves stand in a queue, so that all lanes
-// have work with them:
+// at a time:
 //
 //   for (u32 segment = t.warp; segment < words.num_segments; segment += t.num_warps)
-//     for (u32 near = near_groups(...); near != 0; near = without_queued(near))
-//       for (u32 i = t.lane; i < queue_near(...).count; i += kWarpSize)
-//         queued_word(...)
+//     for (u32 near = near_groups(...); near != 0; near = without_loaded(near))
+//       load_near(...)
 
 constexpr GPU_CONST u32 kNearGroups = 8;
-constexpr GPU_CONST u32 kSampleQueue = kNearGroups * kWarpSize;  // words of a warp
+constexpr GPU_CONST u32 kNowhere = 0xffffffffu;
 
 /// A bit for each group of a segment.
 GPU_FN u32 near_groups(Thread t, SampleWords words, u32 segment, float reach) {
   const float largest = words.group_largest[segment * kSegmentGroups + t.lane];
   return lanes_where(t, distance(words, largest) <= reach);
 }
-GPU_FN u32 without_queued(u32 near) {
+GPU_FN u32 without_loaded(u32 near) {
   GPU_UNROLL
   for (u32 j = 0; j < kNearGroups; ++j) near &= near - 1;
   return near;
 }
-struct NearQueue {
-  u32 count;
-  u64 groups;  // a byte for each group that was looked at
-};
-/// The words within reach of the first groups of `near`, in the warp's queue. Nothing that is NaN
-/// or infinitely far is within any reach.
-GPU_FN NearQueue queue_near(Thread t, SampleWords words, u32 segment, u32 near, float reach,
-                            SampleScratch s) {
-  const u32 segment_begin = segment * kSegmentWords, last = words.vocab - 1;
-  const float most = gpu_min(reach, 3.0e38f);
-  // Loaded without a condition, so that the loads are under way together.
+/// A lane's word of each of the first groups of `near`; NaN where there is none.
+struct NearWords {
   float logit[kNearGroups];
-  u32 is_there = 0;  // a bit for each
-  NearQueue queue;
-  queue.groups = 0;
+  u32 id[kNearGroups];
+};
+GPU_FN NearWords load_near(Thread t, SampleWords words, u32 segment, u32 near) {
+  NearWords loaded;
   GPU_UNROLL
   for (u32 j = 0; j < kNearGroups; ++j) {
     const u32 group = near != 0 ? lowest_bit(near) : 0;
-    const u32 id = segment_begin + group * kWarpSize + t.lane;
-    logit[j] = words.logits[id < last ? id : last];
-    is_there |= near != 0 && id <= last ? 1u << j : 0;
-    queue.groups |= static_cast<u64>(group) << (8 * j);
+    const u32 id = segment * kSegmentWords + group * kWarpSize + t.lane;
+    loaded.id[j] = id;
+    loaded.logit[j] = near != 0 && id < words.vocab ? words.logits[id] : as_f32(0x7fc00000u);
     near &= near - 1;
   }
-  GPU_SHARED u8* to = s.queues + t.warp * kSampleQueue;
-  const u32 lanes_before = (1u << t.lane) - 1;
-  queue.count = 0;
-  warp_sync(t);  // nobody reads what was in it any more
-  GPU_UNROLL
-  for (u32 j = 0; j < kNearGroups; ++j) {
-    const bool is_near = distance(words, logit[j]) <= most && (is_there >> j & 1) != 0;
-    const u32 found = lanes_where(t, is_near);
-    if (is_near) {
-      to[queue.count + count_bits(found & lanes_before)] = static_cast<u8>(j * kWarpSize + t.lane);
-    }
-    queue.count += count_bits(found);
-  }
-  warp_sync(t);
-  return queue;
-}
-/// The id of a word in the queue.
-GPU_FN u32 queued_word(Thread t, const NearQueue& queue, u32 segment, u32 i, SampleScratch s) {
-  const u32 entry = s.queues[t.warp * kSampleQueue + i];
-  const u32 group = static_cast<u32>(queue.groups >> (entry / kWarpSize * 8)) & 0xff;
-  return segment * kSegmentWords + group * kWarpSize + entry % kWarpSize;
+  return loaded;
 }
 
 // ---- reaches
@@ -208,6 +176,28 @@ struct SampleBucket {
   u64 mass;  // of the words in all buckets together
 };
 
+// What a warp has loaded, but for the words that have no place, in the buckets. All sums of masses
+// are under way before the first is looked at.
+GPU_FN void add_to_buckets(SampleWords words, SampleRuler ruler, const NearWords& loaded,
+                           const u32* places, SampleScratch s) {
+  u32 buckets[kNearGroups], masses[kNearGroups], before[kNearGroups];
+  GPU_UNROLL
+  for (u32 j = 0; j < kNearGroups; ++j) {
+    const float away = distance(words, loaded.logit[j]);
+    buckets[j] = places[j] != kNowhere ? bucket_of(ruler, away) : 0;
+    masses[j] = places[j] != kNowhere ? whole_mass(relative_mass(away)) : 0;
+    before[j] = 0;
+    if (places[j] != kNowhere) {
+      atomic_add_u32(s.counts + buckets[j], 1);
+      before[j] = atomic_add_u32(s.low + buckets[j], masses[j]);
+    }
+  }
+  GPU_UNROLL
+  for (u32 j = 0; j < kNearGroups; ++j) {
+    if (before[j] + masses[j] < before[j]) atomic_add_u32(s.high + buckets[j], 1);
+  }
+}
+
 /// The possible words within reach, their ranks in the list and, if asked for, in the buckets. The
 /// number of them, of which the list has no more than fit.
 GPU_FN u32 gather(Thread t, SampleWords words, SampleRuler ruler, bool fills_buckets,
@@ -218,24 +208,33 @@ GPU_FN u32 gather(Thread t, SampleWords words, SampleRuler ruler, bool fills_buc
     s.counts[b] = 0;
   }
   block_sync(t);
+  const u32 lanes_before = (1u << t.lane) - 1;
   for (u32 segment = t.warp; segment < words.num_segments; segment += t.num_warps) {
     u32 near = near_groups(t, words, segment, ruler.reach);
-    for (; near != 0; near = without_queued(near)) {
-      const NearQueue queue = queue_near(t, words, segment, near, ruler.reach, s);
-      if (queue.count == 0) continue;
-      u32 first = 0;
-      if (t.lane == 0) first = atomic_add_u32(s.counter, queue.count);
-      first = shuffle(t, first, 0);
-      for (u32 i = t.lane; i < queue.count; i += kWarpSize) {
-        const u32 id = queued_word(t, queue, segment, i, s);
-        const float logit = words.logits[id];
-        if (first + i < kSampleList) s.list[first + i] = ranked(logit, id);
-        if (!fills_buckets) continue;
-        const float away = distance(words, logit);
-        const u32 bucket = bucket_of(ruler, away);
-        atomic_add_u32(s.counts + bucket, 1);
-        atomic_add_mass(s.low + bucket, s.high + bucket, whole_mass(relative_mass(away)));
+    for (; near != 0; near = without_loaded(near)) {
+      const NearWords loaded = load_near(t, words, segment, near);
+      // A warp asks for the places of all its words at once: it waits for an atomic operation's
+      // answer as long as for memory.
+      u32 places[kNearGroups], num_found = 0;
+      GPU_UNROLL
+      for (u32 j = 0; j < kNearGroups; ++j) {
+        const bool is_found =
+            distance(words, loaded.logit[j]) <= ruler.reach && is_finite(loaded.logit[j]);
+        const u32 found = lanes_where(t, is_found);
+        places[j] = is_found ? num_found + count_bits(found & lanes_before) : kNowhere;
+        num_found += count_bits(found);
       }
+      if (num_found == 0) continue;
+      u32 first = 0;
+      if (t.lane == 0) first = atomic_add_u32(s.counter, num_found);
+      first = shuffle(t, first, 0);
+      GPU_UNROLL
+      for (u32 j = 0; j < kNearGroups; ++j) {
+        if (places[j] == kNowhere) continue;
+        const u32 place = first + places[j];
+        if (place < kSampleList) s.list[place] = ranked(loaded.logit[j], loaded.id[j]);
+      }
+      if (fills_buckets) add_to_buckets(words, ruler, loaded, places, s);
     }
   }
   block_sync(t);
@@ -282,7 +281,7 @@ GPU_FN SampleBucket find_bucket(Thread t, bool by_mass, u64 limit, SampleScratch
   return found;
 }
 
-/// The ranks of one bucket's words, no more than the list has room for, from the list.
+/// The ranks of one bucket's words, no more than kSampleBucket, from the list.
 GPU_FN void collect_bucket(Thread t, SampleWords words, SampleRuler ruler, u32 num_listed,
                            u32 bucket, SampleScratch s) {
   block_sync(t);
@@ -301,8 +300,8 @@ GPU_FN u32 drawn_mass(float away, float min_p) {
   return mass < min_p ? 0 : whole_mass(mass);
 }
 
-/// The same from all words near enough, to the list, in the one look at them that there has to be:
-/// what the words in front of the bucket count in the draw is summed, segment by segment.
+/// The same from all words near enough, in the one look at them that there has to be: what the
+/// words in front of the bucket count in the draw is summed, segment by segment.
 GPU_FN void split_at_bucket(Thread t, SampleWords words, SampleRuler ruler, u32 bucket, float min_p,
                             SampleScratch s) {
   block_sync(t);
@@ -311,15 +310,15 @@ GPU_FN void split_at_bucket(Thread t, SampleWords words, SampleRuler ruler, u32 
   for (u32 segment = t.warp; segment < words.num_segments; segment += t.num_warps) {
     u64 own = 0;
     u32 near = near_groups(t, words, segment, ruler.reach);
-    for (; near != 0; near = without_queued(near)) {
-      const NearQueue queue = queue_near(t, words, segment, near, ruler.reach, s);
-      for (u32 i = t.lane; i < queue.count; i += kWarpSize) {
-        const u32 id = queued_word(t, queue, segment, i, s);
-        const float logit = words.logits[id];
-        const float away = distance(words, logit);
-        const u32 at = bucket_of(ruler, away);
-        if (at < bucket) own += drawn_mass(away, min_p);
-        if (at == bucket) s.list[atomic_add_u32(s.counter, 1)] = ranked(logit, id);
+    for (; near != 0; near = without_loaded(near)) {
+      const NearWords loaded = load_near(t, words, segment, near);
+      GPU_UNROLL
+      for (u32 j = 0; j < kNearGroups; ++j) {
+        const float away = distance(words, loaded.logit[j]);
+        const u32 at = away <= ruler.reach ? bucket_of(ruler, away) : kSampleBuckets;
+        own += at < bucket ? drawn_mass(away, min_p) : 0;
+        if (at != bucket) continue;
+        s.of_bucket[atomic_add_u32(s.counter, 1)] = ranked(loaded.logit[j], loaded.id[j]);
       }
     }
     own = warp_sum(t, own);
@@ -354,12 +353,12 @@ GPU_FN u64 sum_from(Thread t, SampleWords words, SampleRanks ranks, bool by_mass
   for (u32 segment = t.warp; ranks.count == 0 && segment < words.num_segments;
        segment += t.num_warps) {
     u32 near = near_groups(t, words, segment, ranks.reach);
-    for (; near != 0; near = without_queued(near)) {
-      const NearQueue queue = queue_near(t, words, segment, near, ranks.reach, s);
-      for (u32 i = t.lane; i < queue.count; i += kWarpSize) {
-        const u32 id = queued_word(t, queue, segment, i, s);
-        const u64 own = ranked(words.logits[id], id);
-        if (own >= rank) sum += by_mass ? mass_of_rank(words, own) : 1;
+    for (; near != 0; near = without_loaded(near)) {
+      const NearWords loaded = load_near(t, words, segment, near);
+      GPU_UNROLL
+      for (u32 j = 0; j < kNearGroups; ++j) {
+        if (is_nan(loaded.logit[j]) || ranked(loaded.logit[j], loaded.id[j]) < rank) continue;
+        sum += by_mass ? whole_mass(relative_mass(distance(words, loaded.logit[j]))) : 1;
       }
     }
   }
@@ -437,7 +436,6 @@ GPU_FN SampleCut cut_words(Thread t, SampleWords words, SampleMode mode, float t
   cut.ranks.reach = ruler.reach;
   cut.boundary = 0;
   cut.is_summed = false;
-  static_assert(kWarpSize * kSampleQueue <= 8 * kSampleList, "queues where of_bucket is");
   u64 kept = static_cast<u64>(total * 2147483648.0f);
   for (u32 by_mass = mode.top_k > 0 ? 0 : 1; by_mass < (mode.top_p < 1.0f ? 2u : 1u); ++by_mass) {
     const u64 limit = by_mass != 0 ? mul_hi(share, kept) : mode.top_k - 1;
@@ -449,15 +447,15 @@ GPU_FN SampleCut cut_words(Thread t, SampleWords words, SampleMode mode, float t
         kept = found.mass;
         continue;
       }
-      if (s.counts[found.bucket] <= kSampleList) {
+      if (s.counts[found.bucket] <= kSampleBucket) {
         const bool is_last = by_mass != 0 || !(mode.top_p < 1.0f);
         cut.is_summed = is_last && ranks.count == 0;
         if (ranks.count > 0) {
           collect_bucket(t, words, ruler, ranks.count, found.bucket, s);
-          ranks.list = s.of_bucket;
         } else {
           split_at_bucket(t, words, ruler, found.bucket, mode.min_p, s);
         }
+        ranks.list = s.of_bucket;
         ranks.count = s.counts[found.bucket];
         if (cut.is_summed) cut.ranks = ranks;
         before = by_mass != 0 ? found.mass_before : found.count_before;

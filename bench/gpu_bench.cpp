@@ -4,7 +4,8 @@
 //   gpu_bench [device [part...]]
 //
 // Parts: copy vision prefill decode step experts attention sampling; fp8: with weights in 8 bits as
-// well as in bf16. All of them when none is named.
+// well as in bf16; kv8: with keys and values in 8 bits as well as in bf16. All of them when none is
+// named.
 
 #include <algorithm>
 #include <array>
@@ -65,6 +66,44 @@ class Bench {
       stream_->upload(std::as_bytes(std::span(values)), made.view());
     }
     wait();
+    return made;
+  }
+  /// Keys and values of a layer; codes count 1 / 64.
+  struct Pages {
+    Tensor k, v, k_scale, v_scale;
+
+    KvPages view() const {
+      if (!is_coded(k.view().dtype)) return {k.view(), v.view()};
+      return {k.view(), v.view(), k_scale.view(), v_scale.view()};
+    }
+    double bytes() const {
+      const double scales = is_coded(k.view().dtype) ? 4.0 / kHeadDim : 0;
+      return static_cast<double>(dtype_size(k.view().dtype)) + scales;
+    }
+  };
+  Pages pages(DType type, std::int64_t num_pages) {
+    const Shape pool{num_pages, kHeads, kPageSize * kHeadDim}, rows{num_pages, kHeads, kPageSize};
+    if (!is_coded(type)) {
+      return {random(type, pool), random(type, pool), tensor(DType::kF32, {1}),
+              tensor(DType::kF32, {1})};
+    }
+    Pages made{tensor(type, pool), tensor(type, pool), tensor(DType::kF32, rows),
+               tensor(DType::kF32, rows)};
+    std::vector<std::uint8_t> codes(static_cast<std::size_t>(pool.num_elements()));
+    for (const Tensor* t : {&made.k, &made.v}) {
+      fill(codes, [&] {
+        const float x = 64 * next();
+        return type == DType::kI8 ? static_cast<std::uint8_t>(static_cast<std::int8_t>(x))
+                                  : f32_to_f8e4m3(x);
+      });
+      stream_->upload(std::as_bytes(std::span(codes)), t->view());
+      wait();
+    }
+    const std::vector<float> steps(static_cast<std::size_t>(rows.num_elements()), 1.0f / 64);
+    for (const Tensor* t : {&made.k_scale, &made.v_scale}) {
+      stream_->upload(std::as_bytes(std::span(steps)), t->view());
+      wait();
+    }
     return made;
   }
   /// Logits as a model's: noise with a standard deviation of 2.5, and in each row eight words that
@@ -222,11 +261,10 @@ void bench_vision(Bench& b) {
   }
 }
 
-void bench_text_attention(Bench& b) {
+void bench_text_attention(Bench& b, DType page_type) {
   constexpr int kContext = 775, kPages = (kContext + kPageSize - 1) / kPageSize;
   constexpr std::int64_t kMost = 64;
-  const Shape pool{kMost * kPages, kHeads, kPageSize * kHeadDim};
-  const Tensor k = b.random(DType::kBf16, pool), v = b.random(DType::kBf16, pool);
+  const Bench::Pages pages = b.pages(page_type, kMost * kPages);
   const HeadLayout heads{kHeads, kHeads, kHeadDim, kPageSize};
   for (const std::int64_t sequences : {1, 4, 16, 64}) {
     for (const std::int64_t rows_each : {std::int64_t{1}, std::int64_t{kContext}}) {
@@ -242,7 +280,7 @@ void bench_text_attention(Bench& b) {
       const Tensor qkv = b.random(DType::kBf16, {rows, 3 * kHeads * kHeadDim});
       const Tensor out = b.tensor(DType::kBf16, {rows, kHeads * kHeadDim});
       const double us = b.time([&](int) {
-        b.ops().paged_attention(b.stream(), qkv.view(), {k.view(), v.view()}, heads,
+        b.ops().paged_attention(b.stream(), qkv.view(), pages.view(), heads,
                                 {.query_start = starts,
                                  .context_len = contexts,
                                  .prefix_len = prefixes,
@@ -251,10 +289,11 @@ void bench_text_attention(Bench& b) {
                                 out.view());
       });
       const double positions = static_cast<double>(sequences) * kContext * kHeads * kHeadDim;
-      b.report(fmt::format("{} attention, {} x {} positions", rows_each == 1 ? "decode" : "prompt",
-                           sequences, kContext),
-               us, rows_each == 1 ? 4 * positions : 0,
-               rows_each == 1 ? 0 : 4 * positions * kContext);
+      b.report(
+          fmt::format("{} attention, {} x {} positions, {}", rows_each == 1 ? "decode" : "prompt",
+                      sequences, kContext, dtype_name(page_type)),
+          us, rows_each == 1 ? 2 * pages.bytes() * positions : 0,
+          rows_each == 1 ? 0 : 4 * positions * kContext);
     }
   }
 }
@@ -298,7 +337,7 @@ void bench_sampling(Bench& b) {
 
 // What a decoded token takes of the device, without what the engine adds: the layers and the
 // vocabulary in a row, each with weights of its own.
-void bench_step(Bench& b) {
+void bench_step(Bench& b, DType page_type) {
   constexpr int kLayers = 24, kContext = 775, kPages = (kContext + kPageSize - 1) / kPageSize;
   constexpr std::int64_t kDim = kHeads * kHeadDim, kInner = 4 * kDim;
   struct Layer {
@@ -314,8 +353,7 @@ void bench_step(Bench& b) {
   const Tensor rope = b.random(DType::kF32, {1024, 16, 2});
   const HeadLayout heads{kHeads, kHeads, kHeadDim, kPageSize};
   for (const std::int32_t rows : {1, 4, 16, 64}) {
-    const Shape pool{std::int64_t{rows} * kPages, kHeads, kPageSize * kHeadDim};
-    const Tensor k = b.random(DType::kBf16, pool), v = b.random(DType::kBf16, pool);
+    const Bench::Pages pages = b.pages(page_type, std::int64_t{rows} * kPages);
     std::vector<std::int32_t> starts = {0}, table, positions, slots;
     for (std::int32_t s = 0; s < rows; ++s) {
       starts.push_back(s + 1);
@@ -362,7 +400,7 @@ void bench_step(Bench& b) {
                                   .positions = at.view(),
                                   .slots = to.view(),
                                   .heads = heads,
-                                  .pages = {k.view(), v.view()},
+                                  .pages = pages.view(),
                                   .batch = {.query_start = starts,
                                             .context_len = contexts,
                                             .prefix_len = prefixes,
@@ -384,9 +422,10 @@ void bench_step(Bench& b) {
     });
     const double weights =
         kDim * (b.bytes_of_weight() * kLayers * (4.0 * kDim + 2.0 * kInner) + 2.0 * kVocabulary);
-    const double cache = 4.0 * kLayers * rows * kContext * kDim;
-    b.report(fmt::format("a token of {} answers, {} layers", rows, kLayers), us, weights + cache,
-             0);
+    const double cache = 2 * pages.bytes() * kLayers * rows * kContext * kDim;
+    b.report(fmt::format("a token of {} answers, {} layers, pages of {}", rows, kLayers,
+                         dtype_name(page_type)),
+             us, weights + cache, 0);
   }
 }
 
@@ -406,11 +445,15 @@ int main(int argc, char** argv) {
     b.report("copy of 1 GiB by a kernel", us, 8.0 * (1 << 28), 0);
   }
   if (wants("sampling")) bench_sampling(b);
+  std::vector<DType> page_types = {DType::kBf16};
+  if (wants("kv8")) page_types.insert(page_types.end(), {DType::kI8, DType::kF8E4M3});
   for (const DType storage : {DType::kBf16, DType::kF8E4M3}) {
     if (storage == DType::kF8E4M3 && !wants("fp8")) continue;
     fmt::print("weights in {}\n", dtype_name(storage));
     b.store_as(storage);
-    if (wants("step")) bench_step(b);
+    if (wants("step")) {
+      for (const DType type : page_types) bench_step(b, type);
+    }
     if (wants("decode")) {
       for (const std::int64_t rows : {1, 4, 16, 32, 64}) {
         bench_linear(b, "decode qkv", rows, 6144, 2048, Activation::kNone, false);
@@ -429,6 +472,8 @@ int main(int argc, char** argv) {
       bench_linear(b, "prefill fc2", 775, 2048, 8192, Activation::kNone, true);
     }
   }
-  if (wants("attention")) bench_text_attention(b);
+  if (wants("attention")) {
+    for (const DType type : page_types) bench_text_attention(b, type);
+  }
   return 0;
 }

@@ -93,11 +93,12 @@ void add_model_options(CLI::App& app, ModelArgs& model) {
                               options.precision))
       ->group("Model and machine");
   add_value(app, "--kv-dtype", "TYPE",
-            "auto, f32, bf16 or int8: of keys and values; int8 halves their memory",
+            "auto, f32, bf16, int8 or fp8: of keys and values; 8 bits halve bf16's memory",
             one_of<KvPrecision>({{"auto", KvPrecision::kAuto},
                                  {"f32", KvPrecision::kF32},
                                  {"bf16", KvPrecision::kBf16},
-                                 {"int8", KvPrecision::kInt8}},
+                                 {"int8", KvPrecision::kInt8},
+                                 {"fp8", KvPrecision::kFp8}},
                                 options.kv_precision));
   add_integer(
       app, "--threads", 1, "CPU threads; every usable processor when not given",

@@ -23,7 +23,7 @@ struct ModelInfo {
   std::string device;  ///< "cpu"
   std::string device_description;
   std::string precision;     ///< "f32", "bf16" or "fp8"
-  std::string kv_precision;  ///< "f32", "bf16" or "int8"
+  std::string kv_precision;  ///< "f32", "bf16", "int8" or "fp8"
   std::int64_t num_parameters = 0;
   std::size_t checkpoint_bytes = 0;
   std::size_t weight_bytes = 0;

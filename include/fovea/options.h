@@ -26,6 +26,7 @@ enum class KvPrecision {
   kF32,
   kBf16,
   kInt8,  ///< codes of 8 bits with a scale for each position and head: half of bf16's memory
+  kFp8,   ///< the same with e4m3 codes, which err about four times as much as kInt8
 };
 
 /// The published sources of these models disagree here and there. Each switch names both readings;

@@ -50,7 +50,7 @@ Result<DType> choose_storage(Precision precision, const Checkpoint& checkpoint) 
   return natural_storage(checkpoint);
 }
 
-// The backends' i8 pages are what users call int8.
+// The backends' i8 and f8e4m3 pages are what users call int8 and fp8.
 DType choose_kv_dtype(KvPrecision precision, DType storage) {
   switch (precision) {
     case KvPrecision::kF32:
@@ -59,6 +59,8 @@ DType choose_kv_dtype(KvPrecision precision, DType storage) {
       return DType::kBf16;
     case KvPrecision::kInt8:
       return DType::kI8;
+    case KvPrecision::kFp8:
+      return DType::kF8E4M3;
     case KvPrecision::kAuto:
       break;
   }
@@ -66,7 +68,8 @@ DType choose_kv_dtype(KvPrecision precision, DType storage) {
 }
 
 std::string kv_name(DType dtype) {
-  return dtype == DType::kI8 ? "int8" : std::string(dtype_name(dtype));
+  if (dtype == DType::kI8) return "int8";
+  return dtype == DType::kF8E4M3 ? "fp8" : std::string(dtype_name(dtype));
 }
 
 Status check_options(const EngineOptions& options) {

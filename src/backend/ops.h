@@ -52,15 +52,21 @@ struct LinearArgs {
 /// The K and V of one layer for every page of the pool. A page holds `page_size` positions of all
 /// KV heads; the order inside a page is the backend's own.
 ///
-/// i8 pages hold, for each position and head, the codes round(x / scale), ties to even, with scale
-/// = max |x| / 127 over the head; x counts as code * scale. A head that is not finite counts as
-/// NaN.
+/// i8 and f8e4m3 pages hold, for each position and head, the codes x / scale, rounded to the
+/// nearest code, ties to even, with scale = max |x| / (the largest code: 127 or 448) over the head;
+/// x counts as code * scale. A head that is not finite counts as NaN.
 struct KvPages {
-  TensorView k;          ///< [num_pages, num_kv_heads, page_size * head_dim] f32, bf16 or i8
-  TensorView v;          ///< the same shape and type
-  TensorView k_scale{};  ///< [num_pages, num_kv_heads, page_size] f32 for i8, empty otherwise
+  TensorView k;  ///< [num_pages, num_kv_heads, page_size * head_dim] f32, bf16, i8 or f8e4m3
+  TensorView v;  ///< the same shape and type
+  TensorView k_scale{};  ///< [num_pages, num_kv_heads, page_size] f32 for codes, empty otherwise
   TensorView v_scale{};  ///< the same shape
 };
+/// Whether pages of this type hold codes of 8 bits, which count by scales beside them.
+constexpr bool is_coded(DType pages) { return pages == DType::kI8 || pages == DType::kF8E4M3; }
+/// Whether pages can have this type.
+constexpr bool can_hold_kv(DType pages) {
+  return pages == DType::kF32 || pages == DType::kBf16 || is_coded(pages);
+}
 
 /// How the rows of a packed qkv tensor [T, (num_heads + 2 num_kv_heads) * head_dim] are split: q
 /// heads, k heads, v heads.

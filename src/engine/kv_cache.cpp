@@ -21,7 +21,7 @@ Result<PagedKvCache> PagedKvCache::create(Device& device, const TextConfig& conf
     KvPages pages;
     FOVEA_TRY_STATUS(add(dtype, shape, pages.k));
     FOVEA_TRY_STATUS(add(dtype, shape, pages.v));
-    if (dtype == DType::kI8) {
+    if (is_coded(dtype)) {
       FOVEA_TRY_STATUS(add(DType::kF32, scales, pages.k_scale));
       FOVEA_TRY_STATUS(add(DType::kF32, scales, pages.v_scale));
     }
@@ -32,7 +32,7 @@ Result<PagedKvCache> PagedKvCache::create(Device& device, const TextConfig& conf
 
 std::size_t PagedKvCache::page_bytes(const TextConfig& config, DType dtype, int page_size) {
   const std::size_t head = static_cast<std::size_t>(config.head_dim()) * dtype_size(dtype) +
-                           (dtype == DType::kI8 ? dtype_size(DType::kF32) : 0);
+                           (is_coded(dtype) ? dtype_size(DType::kF32) : 0);
   return 2 * static_cast<std::size_t>(config.n_layers) *
          static_cast<std::size_t>(config.n_kv_heads) * static_cast<std::size_t>(page_size) * head;
 }

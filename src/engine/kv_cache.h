@@ -15,7 +15,7 @@ namespace fovea {
 /// tau scaling.
 class PagedKvCache {
  public:
-  /// `dtype` is f32, bf16, or i8 with a scale for each position and head. Error:
+  /// `dtype` is f32, bf16, or i8 or f8e4m3 with a scale for each position and head. Error:
   /// kResourceExhausted with the size that was asked for.
   static Result<PagedKvCache> create(Device& device, const TextConfig& config, DType dtype,
                                      int num_pages, int page_size);

@@ -56,14 +56,10 @@ GPU_FN u32 key_row(PagedKeys keys, u32 position) {
 }
 GPU_FN u32 key_row(PackedKeys keys, u32 position) { return keys.first_row + position; }
 
-// Element d of a key or value; the codes of i8 pages count in steps.
+// Element d of a key or value; codes count in steps.
 template <class T>
-GPU_FN float cached(const GPU_GLOBAL T* base, u64 at, const GPU_GLOBAL float*, u32) {
-  return to_f32(base[at]);
-}
-template <>
-GPU_FN float cached<i8>(const GPU_GLOBAL i8* base, u64 at, const GPU_GLOBAL float* steps, u32 row) {
-  return to_f32(base[at]) * steps[row];
+GPU_FN float cached(const GPU_GLOBAL T* base, u64 at, const GPU_GLOBAL float* steps, u32 row) {
+  return largest_code(base) > 0 ? to_f32(base[at]) * steps[row] : to_f32(base[at]);
 }
 
 /// K and V of one head: rows of head_dim elements, row_stride apart.
@@ -71,7 +67,7 @@ template <class T>
 struct KeyValues {
   const GPU_GLOBAL T* k;
   const GPU_GLOBAL T* v;
-  const GPU_GLOBAL float* k_steps;  // of i8, by row
+  const GPU_GLOBAL float* k_steps;  // of codes, by row
   const GPU_GLOBAL float* v_steps;
   u32 row_stride;
 };

@@ -23,11 +23,32 @@ template <>
 GPU_FN float from_f32<float>(float x) {
   return x;
 }
+/// The nearest code, ties to even; 448 for what is larger. Not for NaN.
+template <>
+GPU_FN f8e4m3 from_f32<f8e4m3>(float x) {
+  const u32 sign = (as_u32(x) >> 24) & 0x80u;
+  const float magnitude = gpu_min(gpu_abs(x), 448.0f);
+  f8e4m3 code;
+  if (magnitude < 0.015625f) {  // steps of 2^-9: what the last bit of a sum with 2^14 counts
+    code.bits = static_cast<u8>(sign | (as_u32(magnitude + 16384.0f) - as_u32(16384.0f)));
+    return code;
+  }
+  // Half of the 20 bits that go is added, less a little where the code would be odd.
+  const u32 bits = as_u32(magnitude);
+  code.bits = static_cast<u8>(sign | (((bits + 0x7ffffu + ((bits >> 20) & 1u)) >> 20) - 960u));
+  return code;
+}
 /// x as T keeps it.
 template <class T>
 GPU_FN float rounded_to(float x) {
   return to_f32(from_f32<T>(x));
 }
+
+/// The largest code of pages that hold codes with a scale for each row; 0 of other pages.
+GPU_FN float largest_code(const GPU_GLOBAL float*) { return 0; }
+GPU_FN float largest_code(const GPU_GLOBAL bf16*) { return 0; }
+GPU_FN float largest_code(const GPU_GLOBAL i8*) { return 127; }
+GPU_FN float largest_code(const GPU_GLOBAL f8e4m3*) { return 448; }
 
 /// Sum over the block, the same in every thread and in an order that depends on the number of
 /// threads alone. scratch: num_warps floats; may be used again right after.

@@ -19,17 +19,17 @@ struct RopeParams {
   u32 pad0_;
 };
 
-// How a page keeps the elements of one head of one position.
+// How a page keeps the elements of one head of one position. Codes count in steps; a step that is
+// subnormal is coarse, and a quotient may pass the largest code.
 GPU_FN void store_element(float x, float, GPU_GLOBAL float* to) { *to = x; }
 GPU_FN void store_element(float x, float, GPU_GLOBAL bf16* to) { *to = from_f32<bf16>(x); }
 GPU_FN void store_element(float x, float step, GPU_GLOBAL i8* to) {
-  // A step that is subnormal is coarse: a quotient may pass 127.
   const float code = step > 0 ? gpu_rint(x / step) : 0.0f;
   *to = static_cast<i8>(gpu_max(-127.0f, gpu_min(127.0f, code)));
 }
-GPU_FN bool has_scales(const GPU_GLOBAL float*) { return false; }
-GPU_FN bool has_scales(const GPU_GLOBAL bf16*) { return false; }
-GPU_FN bool has_scales(const GPU_GLOBAL i8*) { return true; }
+GPU_FN void store_element(float x, float step, GPU_GLOBAL f8e4m3* to) {
+  *to = from_f32<f8e4m3>(step > 0 ? x / step : 0.0f);
+}
 
 // Element d of a head after rotation; dimension i pairs with i + half.
 template <class T>
@@ -43,11 +43,11 @@ GPU_FN float rotated(const GPU_GLOBAL T* head, const GPU_GLOBAL float* table, u3
   return rounded_to<T>(d < half ? a * cosine - b * sine : a * sine + b * cosine);
 }
 
-// What one position of a head counts in steps of 1 / 127 of its largest element, by one warp;
-// NaN for a head that is not finite.
+// The step that codes of one position of a head count in, by one warp: its largest element becomes
+// `largest_code`. NaN for a head that is not finite.
 template <class T>
 GPU_FN float quantisation_step(Thread t, const GPU_GLOBAL T* head, const GPU_GLOBAL float* table,
-                               u32 half, u32 head_dim) {
+                               u32 half, u32 head_dim, float largest_code) {
   float largest = 0;
   float strange = 0;
   for (u32 d = t.lane; d < head_dim; d += kWarpSize) {
@@ -57,7 +57,7 @@ GPU_FN float quantisation_step(Thread t, const GPU_GLOBAL T* head, const GPU_GLO
   }
   largest = warp_max(t, largest);
   strange = warp_max(t, strange);
-  return strange > 0 ? as_f32(0x7fc00000u) : largest / 127.0f;
+  return strange > 0 ? as_f32(0x7fc00000u) : largest / largest_code;
 }
 
 // Rotates q and k in place and writes k and v into the cache; slot -1 writes nothing. Grid: x =
@@ -89,8 +89,8 @@ GPU_FN void rope_and_store_kv(Thread t, const GPU_CONST RopeParams& p, const GPU
                 static_cast<u32>(slot) % p.page_size
           : 0;
   float step = 0;
-  if (is_cached && has_scales(k_pages)) {
-    step = quantisation_step(t, head, table, half, p.head_dim);
+  if (is_cached && largest_code(k_pages) > 0) {
+    step = quantisation_step(t, head, table, half, p.head_dim, largest_code(k_pages));
     if (t.lane == 0) (is_value ? v_scales : k_scales)[place] = step;
   }
   GPU_GLOBAL Page* page = (is_value ? v_pages : k_pages) + place * p.head_dim;

@@ -56,12 +56,15 @@ inline std::uint8_t f32_to_f8e4m3(float value) {
   const float magnitude = std::fabs(value);
   if (std::isnan(value)) return sign | 0x7f;
   if (magnitude >= 448.0f) return sign | 0x7e;
-  // Steps of 2^-9 below 2^-6, of 2^(exponent - 3) above: nearbyint rounds ties to even.
-  const int exponent = magnitude < 0x1p-6f ? -6 : std::ilogb(magnitude);
-  const float steps = std::nearbyint(std::ldexp(magnitude, 3 - exponent));
-  // A carry out of the mantissa moves on into the exponent by itself.
-  const int code = ((exponent + 6) << 3) + static_cast<int>(steps);
-  return static_cast<std::uint8_t>(sign | std::min(code, 0x7e));
+  if (magnitude < 0x1p-6f) {  // steps of 2^-9: what the last bit of a sum with 2^14 counts
+    return static_cast<std::uint8_t>(sign | (std::bit_cast<std::uint32_t>(magnitude + 0x1p14f) -
+                                             std::bit_cast<std::uint32_t>(0x1p14f)));
+  }
+  // Half of the 20 bits that go is added, less a little where the code would be odd. A carry out of
+  // the mantissa moves on into the exponent by itself.
+  const auto bits = std::bit_cast<std::uint32_t>(magnitude);
+  const std::uint32_t rounded = (bits + 0x7ffffu + ((bits >> 20) & 1u)) >> 20;
+  return static_cast<std::uint8_t>(sign | std::min(rounded - (120u << 3), 0x7eu));
 }
 
 }  // namespace fovea

@@ -4,6 +4,7 @@
 
 #include "backend/registry.h"
 #include "conformance/conformance.h"
+#include "conformance/kv_pool.h"
 
 namespace fovea::conformance {
 namespace {
@@ -78,30 +79,13 @@ struct Sequence {
 struct Paged {
   int heads, kv_heads, head_dim, page_size;
   DType cache;
-};
 
-// Pages of K and V, with their scales where the type has them.
-struct PagePool {
-  Guarded k, v, k_scale, v_scale;
-
-  PagePool(const Paged& shape, std::int64_t num_pages)
-      : k(shape.cache, {num_pages, shape.kv_heads, std::int64_t{shape.page_size} * shape.head_dim}),
-        v(k.view().dtype, k.view().shape),
-        k_scale(DType::kF32, {num_pages, shape.kv_heads, shape.page_size}),
-        v_scale(DType::kF32, k_scale.view().shape) {}
-
-  KvPages view() const {
-    if (k.view().dtype != DType::kI8) return {k.view(), v.view()};
-    return {k.view(), v.view(), k_scale.view(), v_scale.view()};
-  }
-  void check_guards() const {
-    for (const Guarded* tensor : {&k, &v, &k_scale, &v_scale}) tensor->check_guards();
-  }
+  HeadLayout layout() const { return {heads, kv_heads, head_dim, page_size}; }
 };
 
 class PagedAttention : public Attention {
  protected:
-  // The k and v heads of qkv rows as i8 pages hold them.
+  // The k and v heads of qkv rows as pages of codes hold them.
   static Floats quantised(const Paged& shape, Floats qkv) {
     const auto head_dim = static_cast<std::size_t>(shape.head_dim);
     const auto heads = static_cast<std::size_t>(shape.heads + 2 * shape.kv_heads);
@@ -110,8 +94,8 @@ class PagedAttention : public Attention {
       const std::span<float> head(qkv.data() + i, head_dim);
       float largest = 0;
       for (const float x : head) largest = std::max(largest, std::fabs(x));
-      const float scale = largest / 127.0f;
-      for (float& x : head) x = scale > 0 ? std::nearbyint(x / scale) * scale : 0.0f;
+      const float scale = largest / largest_code(shape.cache);
+      for (float& x : head) x = scale > 0 ? nearest_code(shape.cache, x / scale) * scale : 0.0f;
     }
     return qkv;
   }
@@ -122,7 +106,7 @@ class PagedAttention : public Attention {
     const std::int64_t head_dim = shape.head_dim;
     const std::int64_t width = (shape.heads + 2 * shape.kv_heads) * head_dim;
     const std::int64_t out_width = shape.heads * head_dim;
-    const HeadLayout layout{shape.heads, shape.kv_heads, shape.head_dim, shape.page_size};
+    const HeadLayout layout = shape.layout();
     const auto count = static_cast<std::int64_t>(sequences.size());
     std::int64_t max_pages = 0;
     for (const Sequence& s : sequences) {
@@ -136,7 +120,7 @@ class PagedAttention : public Attention {
       const std::int64_t step = num_pages % 7 != 0 ? 7 : (num_pages % 5 != 0 ? 5 : 1);
       table.push_back(static_cast<std::int32_t>((i * step + 3) % num_pages));
     }
-    const PagePool pool(shape, num_pages);
+    const KvPool pool(shape.cache, layout, num_pages);
     const KvPages cache = pool.view();
 
     Ints starts = {0};
@@ -154,7 +138,7 @@ class PagedAttention : public Attention {
       prefixes.push_back(sequence.prefix);
       const std::int64_t first = sequence.context - sequence.rows;
       step_rows.insert(step_rows.end(), qkv.begin() + first * width, qkv.end());
-      if (shape.cache == DType::kI8) qkv = quantised(shape, qkv);
+      if (is_coded(shape.cache)) qkv = quantised(shape, qkv);
       append_expected(shape, sequence, qkv, expected);
     }
     const std::int64_t rows = starts.back();
@@ -266,56 +250,63 @@ TEST_P(PagedAttention, Bf16PagesHoldRoundedValues) {
   }
 }
 
-TEST_P(PagedAttention, I8PagesHoldCodesAndScales) {
-  for (const int page_size : {8, 16, 40, 64}) {
-    check({2, 2, 64, page_size, DType::kI8}, {{1, 90, 0}, {30, 70, 50}});
-    check({2, 1, 72, page_size, DType::kI8}, {{1, 300, 0}, {30, 270, 50}, {2, 5, 0}});
+TEST_P(PagedAttention, PagesHoldCodesAndScales) {
+  for (const DType cache : {DType::kI8, DType::kF8E4M3}) {
+    for (const int page_size : {8, 16, 40, 64}) {
+      check({2, 2, 64, page_size, cache}, {{1, 90, 0}, {30, 70, 50}});
+      check({2, 1, 72, page_size, cache}, {{1, 300, 0}, {30, 270, 50}, {2, 5, 0}});
+    }
   }
 }
 
-TEST_P(PagedAttention, I8PagesErrWithinTheirStep) {
+TEST_P(PagedAttention, PagesOfCodesErrWithinTheirStep) {
   const Paged exact{2, 2, 64, 16, DType::kF32};
-  Paged coded = exact;
-  coded.cache = DType::kI8;
   const std::vector<Sequence> sequences = {{1, 200, 0}, {40, 140, 100}};
-  const Floats from_codes = check(coded, sequences).floats();
   const Floats from_floats = check(exact, sequences).floats();
-  // Elements are below 2, so half a step is 1 / 127. A score is off by less than the sum of 64 |q|
-  // of at most 2 times that over sqrt(64), which is 0.13; a weight by a factor of e^0.26; the mean
-  // of V, itself below 2, by that and by half a step. What is seen is far less: errors of random
-  // sign.
-  double largest = 0;
-  double squares = 0;
-  for (std::size_t i = 0; i < from_codes.size(); ++i) {
-    const double error = std::fabs(static_cast<double>(from_codes[i] - from_floats[i]));
-    largest = std::max(largest, error);
-    squares += error * error;
+  for (const DType cache : {DType::kI8, DType::kF8E4M3}) {
+    Paged coded = exact;
+    coded.cache = cache;
+    const Floats from_codes = check(coded, sequences).floats();
+    // Elements are below 2, so half a step is at most 1 / 127, of e4m3 codes 16 / 448 * 2. A score
+    // is off by less than the sum of 64 |q| of at most 2 times that over sqrt(64); a weight by a
+    // factor of e to twice that; the mean of V, itself below 2, by that and by half a step. What is
+    // seen is far less: errors of random sign.
+    const double half = cache == DType::kI8 ? 1.0 / 127 : 1.0 / 14;
+    double largest = 0;
+    double squares = 0;
+    for (std::size_t i = 0; i < from_codes.size(); ++i) {
+      const double error = std::fabs(static_cast<double>(from_codes[i] - from_floats[i]));
+      largest = std::max(largest, error);
+      squares += error * error;
+    }
+    EXPECT_LT(largest, 2 * (std::exp(2 * 16 * half) - 1) + half);
+    EXPECT_LT(std::sqrt(squares / static_cast<double>(from_codes.size())),
+              cache == DType::kI8 ? 1.0 / 127 : 1.0 / 64);
+    EXPECT_GT(largest, 1e-5) << "nothing was quantised";
   }
-  EXPECT_LT(largest, 2 * (std::exp(0.26) - 1) + 1.0 / 127);
-  EXPECT_LT(std::sqrt(squares / static_cast<double>(from_codes.size())), 1.0 / 127);
-  EXPECT_GT(largest, 1e-5) << "nothing was quantised";
 }
 
-TEST_P(PagedAttention, I8PagesOfZerosAreZeroAndOfNanAreNan) {
-  const Paged shape{1, 1, 8, 8, DType::kI8};
-  const PagePool pool(shape, 1);
-  Floats qkv(3 * 24, 0.0f);
-  qkv[24 + 16] = std::numeric_limits<float>::quiet_NaN();  // v of position 1
-  const std::int32_t page = 0;
-  const HeadLayout layout{1, 1, 8, 8};
-  store(layout, qkv, 3, &page, pool.view());
-  const Guarded input = Guarded::of(qkv, {3, 24});
-  const Guarded out(DType::kF32, {3, 8});
-  ops().paged_attention(stream(), input.view(), pool.view(), layout,
-                        {.query_start = Ints{0, 3},
-                         .context_len = Ints{3},
-                         .prefix_len = Ints{0},
-                         .page_table = Ints{0},
-                         .max_pages = 1},
-                        out.view());
-  for (std::size_t d = 0; d < 8; ++d) {
-    EXPECT_EQ(out.floats()[d], 0.0f);
-    EXPECT_TRUE(std::isnan(out.floats()[8 + d]));
+TEST_P(PagedAttention, PagesOfCodesOfZerosAreZeroAndOfNanAreNan) {
+  for (const DType cache : {DType::kI8, DType::kF8E4M3}) {
+    const HeadLayout layout{1, 1, 8, 8};
+    const KvPool pool(cache, layout, 1);
+    Floats qkv(3 * 24, 0.0f);
+    qkv[24 + 16] = std::numeric_limits<float>::quiet_NaN();  // v of position 1
+    const std::int32_t page = 0;
+    store(layout, qkv, 3, &page, pool.view());
+    const Guarded input = Guarded::of(qkv, {3, 24});
+    const Guarded out(DType::kF32, {3, 8});
+    ops().paged_attention(stream(), input.view(), pool.view(), layout,
+                          {.query_start = Ints{0, 3},
+                           .context_len = Ints{3},
+                           .prefix_len = Ints{0},
+                           .page_table = Ints{0},
+                           .max_pages = 1},
+                          out.view());
+    for (std::size_t d = 0; d < 8; ++d) {
+      EXPECT_EQ(out.floats()[d], 0.0f);
+      EXPECT_TRUE(std::isnan(out.floats()[8 + d]));
+    }
   }
 }
 
@@ -327,7 +318,7 @@ class ChunkedAttention : public PagedAttention {
 
   Guarded run(Device& device, const Paged& shape, const Floats& qkv, std::int32_t prefix,
               const Chunks& chunks) {
-    const HeadLayout layout{shape.heads, shape.kv_heads, shape.head_dim, shape.page_size};
+    const HeadLayout layout = shape.layout();
     const std::int64_t width = std::int64_t{shape.heads + 2 * shape.kv_heads} * shape.head_dim;
     const auto context = static_cast<std::int64_t>(qkv.size()) / width;
     const std::int64_t num_pages = (context + shape.page_size - 1) / shape.page_size;
@@ -335,7 +326,7 @@ class ChunkedAttention : public PagedAttention {
     for (std::int64_t i = 0; i < num_pages; ++i) {
       table.push_back(static_cast<std::int32_t>(num_pages - 1 - i));
     }
-    const PagePool pool(shape, num_pages);
+    const KvPool pool(shape.cache, layout, num_pages);
     const KvPages cache = pool.view();
     store(layout, qkv, context, table.data(), cache);
     const Guarded input = Guarded::of(qkv, {context, width});
@@ -384,7 +375,7 @@ class ChunkedAttention : public PagedAttention {
 };
 
 TEST_P(ChunkedAttention, IsBitEqualAtAnyChunkingAndNumberOfThreads) {
-  for (const DType cache : {DType::kF32, DType::kBf16, DType::kI8}) {
+  for (const DType cache : {DType::kF32, DType::kBf16, DType::kI8, DType::kF8E4M3}) {
     check_chunkings({2, 2, 64, 16, cache});
     check_chunkings({2, 1, 72, 16, cache});
     check_chunkings({1, 1, 40, 24, cache});

@@ -15,7 +15,7 @@ class Cache : public ConformanceTest {
     for (std::int64_t i = 0; i < 2 * layers; ++i) {
       const Floats values =
           random_floats(shape.num_elements(), 40 + static_cast<std::uint64_t>(i), 3);
-      if (dtype == DType::kI8) {
+      if (is_coded(dtype)) {
         Guarded codes(dtype, shape);
         for (std::size_t at = 0; at < values.size(); ++at) {
           codes.view().as<std::int8_t>()[at] = static_cast<std::int8_t>(40 * values[at]);
@@ -38,7 +38,7 @@ class Cache : public ConformanceTest {
 TEST_P(Cache, CopiesWholePagesOfEveryLayerAndTouchesNoOther) {
   const Ints from = {5, 0, 5};
   const Ints to = {1, 6, 3};
-  for (const DType dtype : {DType::kF32, DType::kBf16, DType::kI8}) {
+  for (const DType dtype : {DType::kF32, DType::kBf16, DType::kI8, DType::kF8E4M3}) {
     for (const Shape& shape : {Shape{kPages, 1, 8 * 8}, Shape{kPages, 5, 16 * 72}}) {
       std::vector<Guarded> memory = pools(dtype, 3, shape);
       const Shape scale_shape{kPages, shape[1], 16};
@@ -47,7 +47,7 @@ TEST_P(Cache, CopiesWholePagesOfEveryLayerAndTouchesNoOther) {
       for (std::size_t i = 0; i < memory.size(); i += 2) {
         layers.push_back({memory[i].view(), memory[i + 1].view()});
       }
-      if (dtype == DType::kI8) {
+      if (is_coded(dtype)) {
         for (std::size_t i = 0; i < layers.size(); ++i) {
           for (TensorView* scale : {&layers[i].k_scale, &layers[i].v_scale}) {
             memory.push_back(

@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstring>
 
 #include "conformance/conformance.h"
+#include "conformance/kv_pool.h"
 
 namespace fovea::conformance {
 namespace {
@@ -117,22 +117,28 @@ TEST_P(Fused, AttentionFromThePackedProjectionOn) {
     bool tau;
     int rotary;
     DType storage = DType::kBf16;
+    DType pages = DType::kBf16;
   };
   Ints many;
   for (std::int32_t i = 0; i < 20; ++i) many.push_back(1 + 13 * i);
-  for (const Case& c : {Case{{4, 4, 64, 16}, {1}, false, 32}, Case{{4, 4, 64, 16}, {40}, true, 32},
-                        Case{{4, 2, 32, 16}, {200, 1, 17}, false, 16},
-                        Case{{2, 2, 64, 16}, {775, 33}, true, 32, DType::kF8E4M3},
-                        Case{{6, 2, 128, 8}, {65}, false, 64}, Case{{8, 8, 32, 16}, many, true, 32},
-                        Case{{1, 1, 256, 16}, {129, 16}, false, 64}}) {
+  for (const Case& c :
+       {Case{{4, 4, 64, 16}, {1}, false, 32}, Case{{4, 4, 64, 16}, {40}, true, 32},
+        Case{{4, 2, 32, 16}, {200, 1, 17}, false, 16},
+        Case{{2, 2, 64, 16}, {775, 33}, true, 32, DType::kF8E4M3},
+        Case{{6, 2, 128, 8}, {65}, false, 64}, Case{{8, 8, 32, 16}, many, true, 32},
+        Case{{1, 1, 256, 16}, {129, 16}, false, 64},
+        Case{{4, 4, 64, 16}, {1}, false, 32, DType::kBf16, DType::kI8},
+        Case{{8, 2, 64, 16}, {300, 33}, false, 32, DType::kBf16, DType::kF8E4M3},
+        Case{{4, 4, 64, 8}, {90, 7}, true, 32, DType::kBf16, DType::kF8E4M3},
+        Case{{8, 8, 32, 16}, many, true, 16, DType::kBf16, DType::kI8},
+        Case{{2, 2, 128, 16}, {70}, true, 64, DType::kBf16, DType::kI8},
+        Case{{1, 1, 256, 16}, {129, 16}, false, 64, DType::kBf16, DType::kF8E4M3}}) {
     Sequences s(c.heads, c.contexts);
     if (s.rows() > 1) s.slots[1] = -1;  // in its page already
     const Ints prefixes(c.contexts.size(), 0);
     const std::int64_t rows = s.rows(), width = s.width();
     const std::int64_t out_width = std::int64_t{c.heads.num_heads} * c.heads.head_dim;
     const Floats qkv = random16(rows * width, 21, 2);
-    const Floats k = random16(s.pool().num_elements(), 22),
-                 v = random16(s.pool().num_elements(), 23);
     const Guarded rope = Guarded::of(random_floats(800 * c.rotary, 24), {800, c.rotary / 2, 2});
     const Guarded positions = Guarded::of(s.positions, {rows}),
                   slots = Guarded::of(s.slots, {rows});
@@ -140,11 +146,14 @@ TEST_P(Fused, AttentionFromThePackedProjectionOn) {
                                       {800, std::int64_t{c.heads.num_heads}});
     const auto tau = matrix(2 * std::int64_t{c.heads.num_heads}, width, c.storage, 26, 0.1f);
     struct Results {
-      Guarded k, v, out;
+      KvPool pool;
+      Guarded out;
     };
+    const DType page_type = is_coded(c.pages) ? c.pages : activations();
     const auto run = [&](bool fused) {
-      const Results r{tensor(k, s.pool()), tensor(v, s.pool()),
+      const Results r{KvPool(page_type, c.heads, s.num_pages),
                       Guarded(activations(), {rows, out_width})};
+      r.pool.fill(22);
       const Guarded packed = tensor(qkv, {rows, width});
       const Guarded input(activations(), {rows, width});
       const Guarded factors(activations(), {rows, 2 * std::int64_t{c.heads.num_heads}});
@@ -153,7 +162,7 @@ TEST_P(Fused, AttentionFromThePackedProjectionOn) {
                                .positions = positions.view(),
                                .slots = slots.view(),
                                .heads = c.heads,
-                               .pages = {r.k.view(), r.v.view()},
+                               .pages = r.pool.view(),
                                .batch = s.batch(prefixes),
                                .out = r.out.view()};
       if (c.tau) {
@@ -169,10 +178,22 @@ TEST_P(Fused, AttentionFromThePackedProjectionOn) {
     };
     const Results expected = run(false), actual = run(true);
     const std::string what = std::to_string(rows) + " rows, heads of " +
-                             std::to_string(c.heads.head_dim) + (c.tau ? ", tau" : "");
-    // Sums of tau's product come in another order.
-    expect_same(actual.k, expected.k, Tolerance::kExact, what + ": keys");
-    expect_same(actual.v, expected.v, c.tau ? kRounded : Tolerance::kExact, what + ": values");
+                             std::to_string(c.heads.head_dim) + (c.tau ? ", tau" : "") +
+                             ", pages of " + std::string(dtype_name(page_type));
+    const auto expect_same_pages = [&](Guarded KvPool::*codes, Guarded KvPool::*scales,
+                                       double tolerance, const std::string& which) {
+      const auto values = [&](const Results& r) {
+        const Floats all = KvPool::values(r.pool.*codes, r.pool.*scales, c.heads);
+        return Guarded::of(all, s.pool());
+      };
+      expect_same(values(actual), values(expected), tolerance, what + which);
+    };
+    // Sums of tau's product come in another order, and what is rounded so may have the next code.
+    const double coded = page_type == DType::kI8 ? 1.0 / 127 : 32.0 / 448;
+    const double turned = is_coded(page_type) ? kRounded + coded : kRounded;
+    expect_same_pages(&KvPool::k, &KvPool::k_scale, Tolerance::kExact, ": keys");
+    expect_same_pages(&KvPool::v, &KvPool::v_scale, c.tau ? turned : Tolerance::kExact, ": values");
+    actual.pool.check_guards();
     expect_same(actual.out, expected.out, c.tau ? 2 * kAttended : kAttended, what);
   }
 }
@@ -238,12 +259,12 @@ TEST_P(Fused, DecodedLayersDoNotOvertakeOneAnother) {
   struct Layer {
     std::unique_ptr<const Matrix> qkv, proj, fc1, fc2, router, tau;
     std::vector<std::unique_ptr<const Matrix>> up, down;
-    Guarded k, v;
+    KvPool pool;
   };
   for (const std::int32_t rows : {1, 2, 4, 12}) {
     const Sequences s(heads, Ints(static_cast<std::size_t>(rows), 300));
     const Ints prefixes(s.contexts.size(), 0);
-    const auto make = [&](int index, bool routed) {
+    const auto make = [&](int index, bool routed, DType pages) {
       const auto seed = static_cast<std::uint64_t>(1000 * index);
       const auto of = [&](std::int64_t m, std::int64_t n, std::uint64_t number) {
         return matrix(m, n, DType::kBf16, seed + number, 0.06f);
@@ -256,8 +277,7 @@ TEST_P(Fused, DecodedLayersDoNotOvertakeOneAnother) {
                   nullptr,
                   {},
                   {},
-                  Guarded(activations(), s.pool()),
-                  Guarded(activations(), s.pool())};
+                  KvPool(pages, heads, s.num_pages)};
       if (routed) {
         layer.router = of(experts, dim, 5);
         layer.tau = of(16, 3 * dim, 6);
@@ -271,17 +291,19 @@ TEST_P(Fused, DecodedLayersDoNotOvertakeOneAnother) {
       }
       return layer;
     };
-    const Guarded keys = tensor(random16(s.pool().num_elements(), 44), s.pool());
-    const Guarded values = tensor(random16(s.pool().num_elements(), 45), s.pool());
-    const auto fill_pages = [&](const Layer& layer) {
-      std::memcpy(layer.k.view().data, keys.view().data, keys.view().size_bytes());
-      std::memcpy(layer.v.view().data, values.view().data, values.view().size_bytes());
+    struct Kind {
+      bool routed;
+      DType pages;
     };
-    for (const bool routed : {false, true}) {
+    for (const Kind kind : {Kind{false, activations()}, Kind{true, activations()},
+                            Kind{false, DType::kF8E4M3}, Kind{true, DType::kI8}}) {
+      const bool routed = kind.routed;
+      const KvPool full(kind.pages, heads, s.num_pages);
+      full.fill(44);
       std::vector<Layer> model;
-      for (int i = 0; i < layers; ++i) model.push_back(make(i, routed));
+      for (int i = 0; i < layers; ++i) model.push_back(make(i, routed, kind.pages));
       const auto run = [&](bool waits) {
-        for (Layer& layer : model) fill_pages(layer);
+        for (const Layer& layer : model) layer.pool.copy(full);
         const Guarded x = tensor(random16(rows * dim, 41), {rows, dim});
         const Guarded normed(activations(), {rows, dim}), qkv(activations(), {rows, 3 * dim});
         const Guarded mlp(activations(), {rows, inner}), out(activations(), {rows, dim});
@@ -324,7 +346,7 @@ TEST_P(Fused, DecodedLayersDoNotOvertakeOneAnother) {
                                             .positions = positions.view(),
                                             .slots = slots.view(),
                                             .heads = heads,
-                                            .pages = {layer.k.view(), layer.v.view()},
+                                            .pages = layer.pool.view(),
                                             .batch = s.batch(prefixes),
                                             .out = out.view()});
           pause();
@@ -353,7 +375,8 @@ TEST_P(Fused, DecodedLayersDoNotOvertakeOneAnother) {
       const Guarded expected = run(true);
       for (const float value : expected.floats()) ASSERT_TRUE(std::isfinite(value));
       for (int i = 0; i < (GetParam().device == "cuda" ? 20 : 1); ++i) {
-        ASSERT_EQ(bits(run(false)), bits(expected)) << rows << " rows, run " << i;
+        ASSERT_EQ(bits(run(false)), bits(expected))
+            << rows << " rows, pages of " << dtype_name(kind.pages) << ", run " << i;
       }
     }
   }

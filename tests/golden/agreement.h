@@ -77,9 +77,11 @@ inline Difference compare(const Rows& actual, const Rows& reference) {
 /// where H_N is the harmonic sum.
 class Expected {
  public:
-  /// `blocks` is the type of the large matrices (f8e4m3, or `storage`).
-  Expected(const ModelConfig& config, DType storage, DType blocks)
+  /// `blocks` is the type of the large matrices (f8e4m3, or `storage`), `pages` that of keys and
+  /// values.
+  Expected(const ModelConfig& config, DType storage, DType blocks, DType pages)
       : config_(config), unit_(unit_of(storage)), unit8_(unit_of(blocks)) {
+    if (pages == DType::kF8E4M3 || pages == DType::kI8) unit_of_pages_ = unit_of(pages);
     is_f8_ = blocks == DType::kF8E4M3;
   }
 
@@ -93,7 +95,7 @@ class Expected {
   /// Of hidden states and logits, whose rows have seen embeddings that are off already.
   double text() const {
     // As above, and q and k once more when they are rotated. In 8 bits: both operands of all four.
-    const double dense = tower(config_.text.n_layers, 3.5, 4);
+    const double dense = tower(config_.text.n_layers, 3.5, 4, unit_of_pages_);
     return std::hypot(dense, vision()) + swapped_experts();
   }
 
@@ -101,14 +103,17 @@ class Expected {
   // 0.2 * 2^-mantissa bits.
   static double unit_of(DType dtype) {
     if (dtype == DType::kF8E4M3) return 0.2 / 8;
+    if (dtype == DType::kI8) return 3.0 / 127 / std::sqrt(12.0);  // the largest of a head is 3 rms
     return dtype == DType::kBf16 ? 0.2 / 128 : 0.2 / 8388608;
   }
 
-  double tower(int blocks, double roundings, double operands) const {
+  // unit_of_pages: of attention's keys and values, 0 if no coarser than all else.
+  double tower(int blocks, double roundings, double operands, double unit_of_pages = 0) const {
     const int branches = 2 * blocks;
     double harmonic = 0;
     for (int n = 1; n <= branches; ++n) harmonic += 1.0 / n;
-    const double own = roundings * unit_ * unit_ + (is_f8_ ? operands * unit8_ * unit8_ : 0);
+    const double own = roundings * unit_ * unit_ + (is_f8_ ? operands * unit8_ * unit8_ : 0) +
+                       unit_of_pages * unit_of_pages;  // k and v, in every second branch
     return std::sqrt(own * harmonic + branches * unit_ * unit_);
   }
 
@@ -130,7 +135,7 @@ class Expected {
   }
 
   const ModelConfig& config_;
-  double unit_, unit8_;
+  double unit_, unit8_, unit_of_pages_ = 0;
   bool is_f8_ = false;
 };
 

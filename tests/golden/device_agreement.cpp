@@ -40,22 +40,37 @@ constexpr int kLogitRows = 64;  // of the prompt's end
 // In f32 it is the order of sums that counts, as in the golden stages.
 constexpr double kLeastLimit = 1e-5;
 
-/// "cuda:fp8", "cpu:f32"; "cpu/avx512:bf16" forces an instruction set.
+/// "cuda:fp8", "cpu:f32"; "cpu/avx512:bf16" forces an instruction set; "cuda:bf16+int8" has keys
+/// and values in 8 bits (int8 or fp8).
 struct RunSpec {
   std::string text, device, isa;
   DType storage = DType::kBf16;
   DType blocks = DType::kBf16;  ///< of the large matrices
+  DType pages = DType::kBf16;   ///< of keys and values
 
   static Result<RunSpec> parse(const std::string& text) {
     RunSpec spec{.text = text, .device = {}, .isa = {}};
     const std::size_t colon = text.rfind(':');
-    const std::string dtype = colon == std::string::npos ? "" : text.substr(colon + 1);
+    std::string dtype = colon == std::string::npos ? "" : text.substr(colon + 1);
+    std::string pages;
+    if (const std::size_t plus = dtype.find('+'); plus != std::string::npos) {
+      pages = dtype.substr(plus + 1);
+      dtype.resize(plus);
+    }
     if (dtype == "f32") {
       spec.storage = spec.blocks = DType::kF32;
     } else if (dtype == "fp8") {
       spec.blocks = DType::kF8E4M3;
     } else if (dtype != "bf16") {
       return invalid_argument("\"{}\": DEVICE:f32, DEVICE:bf16 or DEVICE:fp8", text);
+    }
+    spec.pages = spec.storage;
+    if (pages == "int8") {
+      spec.pages = DType::kI8;
+    } else if (pages == "fp8") {
+      spec.pages = DType::kF8E4M3;
+    } else if (!pages.empty()) {
+      return invalid_argument("\"{}\": keys and values in int8 or fp8", text);
     }
     spec.device = text.substr(0, colon);
     if (const std::size_t slash = spec.device.find('/'); slash != std::string::npos) {
@@ -109,7 +124,7 @@ double seconds() {
 /// A model on a device, with what a pass needs.
 class Run {
  public:
-  /// Keys and values have the weights' type; the reference's are f32.
+  /// Keys and values of the reference are f32.
   static Result<std::unique_ptr<Run>> load(const std::filesystem::path& path, const RunSpec& spec,
                                            bool is_reference) {
     FOVEA_TRY(Opened files, Opened::open(path));
@@ -123,7 +138,7 @@ class Run {
     Device& device = *run->device_;
     FOVEA_TRY(run->model_, Model::load(files.checkpoint, std::move(files.config), device, options));
     FOVEA_TRY(PagedKvCache cache, PagedKvCache::create(device, run->model_->config().text,
-                                                       is_reference ? DType::kF32 : spec.storage,
+                                                       is_reference ? DType::kF32 : spec.pages,
                                                        options.max_context / kPageSize, kPageSize));
     run->cache_.emplace(std::move(cache));
     FOVEA_TRY(run->runner_, ModelRunner::create(device, *run->model_, *run->cache_,
@@ -352,7 +367,7 @@ Result<bool> run(const Args& args) {
   std::string times;
   for (const RunSpec& spec : specs) {
     FOVEA_TRY(const Stages actual, compute(args, spec, question, false));
-    const Expected expected(files.config, spec.storage, spec.blocks);
+    const Expected expected(files.config, spec.storage, spec.blocks, spec.pages);
     is_within = report(spec, expected, actual, reference) && is_within;
     times += fmt::format("{}{} {:.1f} + {:.1f}", times.empty() ? "" : ", ", spec.text,
                          actual.load_s, actual.run_s);

@@ -92,8 +92,9 @@ struct CpuOps::PagedCall {
     kv.page_size = heads.page_size;
     kv.type = pages.k.dtype == DType::kF32    ? PageType::kF32
               : pages.k.dtype == DType::kBf16 ? PageType::kBf16
-                                              : PageType::kI8;
-    if (kv.type == PageType::kI8) {
+              : pages.k.dtype == DType::kI8   ? PageType::kI8
+                                              : PageType::kF8;
+    if (is_coded(pages.k.dtype)) {
       kv.k_scales = pages.k_scale.as<float>() + kv_head * heads.page_size;
       kv.v_scales = pages.v_scale.as<float>() + kv_head * heads.page_size;
       kv.scale_stride = std::int64_t{heads.page_size} * heads.num_kv_heads;

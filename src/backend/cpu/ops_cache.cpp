@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 #include "backend/cpu/cpu_ops.h"
 #include "backend/cpu/parallel_rows.h"
@@ -35,22 +36,28 @@ void store_head(const float* head, std::int64_t head_dim, std::int64_t step, T* 
   }
 }
 
-// As store_head for codes; the scale goes to `scale`.
-void quantise_head(const float* head, std::int64_t head_dim, std::int64_t step, std::int8_t* out,
+// The code nearest to x, which a subnormal scale may have left beyond the largest.
+void put_code(float x, std::int8_t* to) {
+  *to = static_cast<std::int8_t>(std::clamp(std::nearbyint(x), -127.0f, 127.0f));
+}
+void put_code(float x, std::uint8_t* to) { *to = f32_to_f8e4m3(x); }
+
+// As store_head for codes, i8 or e4m3; the scale goes to `scale`.
+template <class Code>
+void quantise_head(const float* head, std::int64_t head_dim, std::int64_t step, Code* out,
                    float* scale) {
+  constexpr float kLargestCode = std::is_same_v<Code, std::int8_t> ? 127.0f : 448.0f;
   float largest = 0;
   bool finite = true;
   for (std::int64_t d = 0; d < head_dim; ++d) {
     largest = std::max(largest, std::fabs(head[d]));
     finite = finite && std::isfinite(head[d]);
   }
-  const float one = largest / 127.0f;
+  const float one = largest / kLargestCode;
   *scale = finite ? one : std::numeric_limits<float>::quiet_NaN();
   const bool coded = finite && one > 0;  // a head of zeros has codes 0
   for (std::int64_t d = 0; d < head_dim; ++d) {
-    const float code = coded ? std::nearbyint(head[d] / one) : 0.0f;
-    // A scale that is subnormal is coarse: a quotient may pass 127.
-    out[d * step] = static_cast<std::int8_t>(std::clamp(code, -127.0f, 127.0f));
+    put_code(coded ? head[d] / one : 0.0f, out + d * step);
   }
 }
 
@@ -62,11 +69,15 @@ void store_kv(const KvPages& pages, const HeadLayout& heads, std::int64_t slot, 
   const std::int64_t scale_at = (page * heads.num_kv_heads + head) * heads.page_size + offset;
   const std::int64_t v_at = scale_at * head_dim;
   const std::int64_t k_at = v_at - offset * head_dim + offset;
-  if (pages.k.dtype == DType::kI8) {
-    quantise_head(k, head_dim, heads.page_size, pages.k.as<std::int8_t>() + k_at,
+  const auto quantise = [&]<class Code>(Code*) {
+    quantise_head(k, head_dim, heads.page_size, pages.k.as<Code>() + k_at,
                   pages.k_scale.as<float>() + scale_at);
-    quantise_head(v, head_dim, 1, pages.v.as<std::int8_t>() + v_at,
-                  pages.v_scale.as<float>() + scale_at);
+    quantise_head(v, head_dim, 1, pages.v.as<Code>() + v_at, pages.v_scale.as<float>() + scale_at);
+  };
+  if (pages.k.dtype == DType::kI8) {
+    quantise(static_cast<std::int8_t*>(nullptr));
+  } else if (pages.k.dtype == DType::kF8E4M3) {
+    quantise(static_cast<std::uint8_t*>(nullptr));
   } else if (pages.k.dtype == DType::kBf16) {
     store_head(k, head_dim, heads.page_size, pages.k.as<std::uint16_t>() + k_at);
     store_head(v, head_dim, 1, pages.v.as<std::uint16_t>() + v_at);
@@ -80,10 +91,9 @@ void store_kv(const KvPages& pages, const HeadLayout& heads, std::int64_t slot, 
 
 void CpuOps::check_pages(const KvPages& pages, const HeadLayout& heads) {
   const DType type = pages.k.dtype;
-  FOVEA_CHECK(
-      pages.v.dtype == type && (type == DType::kF32 || type == DType::kBf16 || type == DType::kI8),
-      "KV pages of {} and {}", dtype_name(type), dtype_name(pages.v.dtype));
-  if (type != DType::kI8) return;
+  FOVEA_CHECK(pages.v.dtype == type && can_hold_kv(type), "KV pages of {} and {}", dtype_name(type),
+              dtype_name(pages.v.dtype));
+  if (!is_coded(type)) return;
   const std::int64_t scales = pages.k.shape[0] * heads.num_kv_heads * heads.page_size;
   FOVEA_CHECK(!pages.k_scale.empty() && !pages.v_scale.empty() &&
                   pages.k_scale.num_elements() == scales && pages.v_scale.num_elements() == scales,

@@ -6,6 +6,7 @@
 #include "backend/cuda/hopper_attention.h"
 #include "backend/cuda/large_products.h"
 #include "backend/cuda/native_kernels.h"
+#include "backend/cuda/widened_prompts.h"
 #include "backend/portable/device_matrix.h"
 #include "backend/portable/portable_ops.h"
 
@@ -48,7 +49,8 @@ class CudaOps final : public portable::PortableOps {
       : PortableOps(device, launcher),
         options_(options),
         operand_(device),
-        expert_memory_(device) {}
+        expert_memory_(device),
+        widened_(device) {}
 
   bool is_native(const LinearArgs& args) const;
   std::optional<StreamedLinear> as_streamed(const LinearArgs& args) const;
@@ -60,6 +62,9 @@ class CudaOps final : public portable::PortableOps {
   static DecodedRows decoded_rows(TensorView qkv, KvPages pages, HeadLayout heads,
                                   const AttentionBatch& batch, const AttentionTables& tables,
                                   TensorView out);
+  void attend_prompts(CudaStream& stream, const TensorAttention& call, bool on_hopper);
+  void attend_widened(CudaStream& stream, TensorAttention call, bool on_hopper,
+                      const KvPages& pages, int widened_at);
   // False where the sizes or types are not for this way.
   bool multiply_large(CudaStream& stream, const LinearArgs& args);
   const void* narrow_bias(CudaStream& stream, const portable::DeviceMatrix& matrix,
@@ -72,6 +77,7 @@ class CudaOps final : public portable::PortableOps {
   std::unique_ptr<const HopperAttention> hopper_attention_;  // null on other devices
   portable::GrowingBuffer operand_;  // of the product at hand, in another type
   portable::GrowingBuffer expert_memory_;
+  WidenedPrompts widened_;
   bool has_hopper_experts_ = false;
 };
 

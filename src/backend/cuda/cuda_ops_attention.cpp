@@ -9,6 +9,14 @@ namespace {
 
 constexpr int kMostDecoded = 4;  // rows that are cheaper one by one than as a tile
 
+// Whether kernels other than the portable ones read such pages.
+bool is_native_page(DType pages) { return pages == DType::kBf16 || is_coded(pages); }
+
+PageType page_type_of(DType pages) {
+  if (pages == DType::kBf16) return PageType::kBf16;
+  return pages == DType::kI8 ? PageType::kI8 : PageType::kF8;
+}
+
 }  // namespace
 
 void CudaOps::self_attention(Stream& stream, TensorView qkv, int tokens, int num_heads,
@@ -75,7 +83,8 @@ void CudaOps::rope_and_store_kv(Stream& stream, TensorView rope, TensorView posi
 void CudaOps::paged_attention(Stream& stream, TensorView qkv, KvPages pages, HeadLayout heads,
                               const AttentionBatch& batch, TensorView out) {
   if (options_.batch_invariant || qkv.dtype != DType::kBf16 || out.dtype != DType::kBf16 ||
-      pages.k.dtype != DType::kBf16 || !can_attend(heads.head_dim) || !can_decode(heads.head_dim)) {
+      !is_native_page(pages.k.dtype) || !can_attend(heads.head_dim) ||
+      !can_decode(heads.head_dim)) {
     return PortableOps::paged_attention(stream, qkv, pages, heads, batch, out);
   }
   portable::check_pages(pages, heads);
@@ -91,8 +100,16 @@ void CudaOps::paged_attention(Stream& stream, TensorView qkv, KvPages pages, Hea
   call.num_rows = static_cast<int>(qkv.shape[0]);
   call.num_pages = static_cast<int>(pages.k.shape[0]);
   const bool on_hopper = hopper_attention_ != nullptr && HopperAttention::takes_pages(call);
-  const AttentionTables tables = put_attention_tables(
-      stream, batch, on_hopper ? HopperAttention::kTileRows : kAttentionTileRows, kMostDecoded);
+  const int tile_rows = on_hopper ? HopperAttention::kTileRows : kAttentionTileRows;
+  const bool is_widened = is_coded(pages.k.dtype);
+  if (is_widened) {
+    const std::int64_t elements = pages.k.num_elements() / pages.k.shape[0];
+    widened_.plan(batch, heads.page_size, static_cast<std::size_t>(elements) * 2, tile_rows,
+                  kMostDecoded);
+  }
+  const AttentionTables tables =
+      put_attention_tables(stream, batch, tile_rows, kMostDecoded,
+                           is_widened ? widened_.page_table() : std::span<const std::int32_t>{});
   auto& cuda_stream = static_cast<CudaStream&>(stream);
   if (tables.data == nullptr ||
       !cuda_stream.check(cudaSetDevice(options_.device_index), "choosing the device")) {
@@ -105,15 +122,60 @@ void CudaOps::paged_attention(Stream& stream, TensorView qkv, KvPages pages, Hea
     call.pages_at = static_cast<int>(tables.pages_at);
     call.tiles_at = static_cast<int>(tables.prompt_tiles_at);
     call.num_tiles = static_cast<int>(tables.num_prompt_tiles);
-    cuda_stream.check(on_hopper
-                          ? hopper_attention_->prompt_attention(call, cuda_stream.for_kernels())
-                          : prompt_attention(call, cuda_stream.for_kernels()),
-                      "attention of prompts");
+    if (is_widened) {
+      attend_widened(cuda_stream, call, on_hopper, pages, static_cast<int>(tables.other_pages_at));
+    } else {
+      attend_prompts(cuda_stream, call, on_hopper);
+    }
   }
   if (tables.num_decode_tiles > 0) {
     cuda_stream.check(decode_attention(decoded_rows(qkv, pages, heads, batch, tables, out),
                                        cuda_stream.for_kernels()),
                       "attention of decoded rows");
+  }
+}
+
+void CudaOps::attend_prompts(CudaStream& stream, const TensorAttention& call, bool on_hopper) {
+  stream.check(on_hopper ? hopper_attention_->prompt_attention(call, stream.for_kernels())
+                         : prompt_attention(call, stream.for_kernels()),
+               "attention of prompts");
+}
+
+// As attend_prompts, over pages of codes; `call` has all but what follows from the plan.
+void CudaOps::attend_widened(CudaStream& stream, TensorAttention call, bool on_hopper,
+                             const KvPages& pages, int widened_at) {
+  std::byte* memory = widened_.memory(launcher_, stream);
+  if (memory == nullptr) return;
+  const std::int64_t elements = pages.k.num_elements() / pages.k.shape[0];
+  WidenedPages widened{.k_pages = pages.k.data,
+                       .v_pages = pages.v.data,
+                       .k_steps = pages.k_scale.as<float>(),
+                       .v_steps = pages.v_scale.as<float>(),
+                       .type = page_type_of(pages.k.dtype),
+                       .k = memory,
+                       .v = memory + widened_.num_pages() * elements * 2,
+                       .num_kv_heads = call.num_kv_heads,
+                       .page_size = call.page_size,
+                       .head_dim = call.head_dim,
+                       .max_pages = call.max_pages,
+                       .tables = call.tables,
+                       .context_at = call.context_at,
+                       .pages_at = call.pages_at,
+                       .widened_at = widened_at,
+                       .first_sequence = 0,
+                       .num_sequences = 0};
+  call.k_pages = widened.k;
+  call.v_pages = widened.v;
+  call.num_pages = widened_.num_pages();
+  call.pages_at = widened_at;
+  const int tiles_at = call.tiles_at;
+  for (const WidenedPrompts::Group& group : widened_.groups()) {
+    widened.first_sequence = group.first_sequence;
+    widened.num_sequences = group.num_sequences;
+    stream.check(widen_pages(widened, stream.for_kernels()), "widening pages");
+    call.tiles_at = tiles_at + 2 * group.first_tile;
+    call.num_tiles = group.num_tiles;
+    attend_prompts(stream, call, on_hopper);
   }
 }
 
@@ -128,6 +190,9 @@ DecodedRows CudaOps::decoded_rows(TensorView qkv, KvPages pages, HeadLayout head
           .head_dim = heads.head_dim,
           .k_pages = pages.k.data,
           .v_pages = pages.v.data,
+          .page_type = page_type_of(pages.k.dtype),
+          .k_steps = reinterpret_cast<float*>(pages.k_scale.data),
+          .v_steps = reinterpret_cast<float*>(pages.v_scale.data),
           .page_size = heads.page_size,
           .max_pages = static_cast<int>(batch.max_pages),
           .tables = reinterpret_cast<const std::int32_t*>(tables.data),
@@ -146,7 +211,7 @@ std::optional<NewRows> CudaOps::as_new_rows(const CachedAttentionArgs& args) con
   const std::int64_t width =
       std::int64_t{heads.num_heads + 2 * heads.num_kv_heads} * heads.head_dim;
   if (options_.batch_invariant || args.qkv.dtype != DType::kBf16 ||
-      args.out.dtype != DType::kBf16 || args.pages.k.dtype != DType::kBf16 ||
+      args.out.dtype != DType::kBf16 || !is_native_page(args.pages.k.dtype) ||
       !can_decode(heads.head_dim) || heads.num_heads % heads.num_kv_heads != 0 || rows == 0 ||
       batch.context_len.size() != static_cast<std::size_t>(rows) ||
       batch.query_start.size() != batch.context_len.size() + 1) {
@@ -198,10 +263,11 @@ void CudaOps::cached_attention(Stream& stream, const CachedAttentionArgs& args) 
     return;
   }
   call->rows = decoded_rows(args.qkv, args.pages, args.heads, args.batch, tables, args.out);
-  call->is_early =
-      cuda_stream.may_read_early({args.pages.k, args.pages.v, args.slots, tables.memory});
+  const KvPages& pages = args.pages;
+  call->is_early = cuda_stream.may_read_early(
+      {pages.k, pages.v, pages.k_scale, pages.v_scale, args.slots, tables.memory});
   cuda_stream.check(decode_new_rows(*call, cuda_stream.for_kernels()), "attention of decoded rows");
-  cuda_stream.newest_writes({args.out, args.pages.k, args.pages.v});
+  cuda_stream.newest_writes({args.out, pages.k, pages.v, pages.k_scale, pages.v_scale});
 }
 
 }  // namespace fovea::cuda

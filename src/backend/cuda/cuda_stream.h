@@ -96,7 +96,7 @@ class CudaStream final : public Stream {
   std::uint64_t last_mark_ = 0;
   std::uint64_t last_waited_ = 0;
   std::deque<Download> downloads_;
-  std::array<TensorView, 4> newest_writes_{};  // those that are not empty
+  std::array<TensorView, 5> newest_writes_{};  // those that are not empty
   std::vector<Failure> failures_;              // oldest first, one for each mark at most
 };
 

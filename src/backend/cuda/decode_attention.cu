@@ -10,12 +10,12 @@ using kernels::PagedKeys;
 
 // Small enough that blocks of the next kernel, which is a product, find registers beside one.
 constexpr int kWarps = kDecodeWarps, kBlocksOfMultiprocessor = 3;
-constexpr int kTogether = 4;  // keys and values of a group that are under way
 
-// A softmax over some of the keys, and 8 dimensions of their values weighted by it.
+// A softmax over some of the keys, and kDims dimensions of their values weighted by it.
+template <int kDims>
 struct Softmax {
   float largest = -1e30f, total = 0;
-  float sums[8] = {};
+  float sums[kDims] = {};
 
   // The largest score becomes `joined`, which is at least as large.
   __device__ __forceinline__ void rescale(float joined) {
@@ -23,20 +23,22 @@ struct Softmax {
     largest = joined;
     total *= factor;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) sums[i] *= factor;
+    for (int i = 0; i < kDims; ++i) sums[i] *= factor;
   }
-  __device__ __forceinline__ void add(float score, const float (&v)[8]) {
+  // The elements of v count in steps.
+  __device__ __forceinline__ void add(float score, const float (&v)[kDims], float step) {
     const float weight = exp2f(score - largest);
     total += weight;
+    const float weight_of_code = weight * step;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) sums[i] += weight * v[i];
+    for (int i = 0; i < kDims; ++i) sums[i] += weight_of_code * v[i];
   }
   // With that of the lane `mask` away.
   __device__ __forceinline__ void join(int mask) {
     rescale(fmaxf(largest, __shfl_xor_sync(~0u, largest, mask)));
     total += __shfl_xor_sync(~0u, total, mask);
 #pragma unroll
-    for (int i = 0; i < 8; ++i) sums[i] += __shfl_xor_sync(~0u, sums[i], mask);
+    for (int i = 0; i < kDims; ++i) sums[i] += __shfl_xor_sync(~0u, sums[i], mask);
   }
 };
 
@@ -110,13 +112,14 @@ __device__ __forceinline__ void join_blocks(const Parts<kDim>& parts, __nv_bfloa
 }
 
 // One row of one head, by kSplit blocks of a cluster. Each takes a stretch of the keys; within a
-// block they are shared out over the warps, and within a warp over groups of lanes that hold 8
-// dimensions each. Every group keeps a softmax of its own; they are joined at the end. The first
-// keys are asked for while the kernel in front still runs, or while the row's own are prepared.
-template <int kDim, int kSplit, bool kNew>
+// block they are shared out over the warps, and within a warp over groups of lanes that hold 16
+// bytes each. Every group keeps a softmax of its own; they are joined at the end. The first keys
+// are asked for while the kernel in front still runs, or while the row's own are prepared.
+template <class Pages, int kDim, int kSplit, bool kNew>
 __global__ void __launch_bounds__(kWarps * 32, kBlocksOfMultiprocessor) decode(NewRows all) {
-  constexpr int kLanes = kDim / 8;      // of a key
-  constexpr int kGroups = 32 / kLanes;  // keys of a warp at a time
+  constexpr int kOfLoad = Pages::kOfLoad, kTogether = Pages::kTogether;
+  constexpr int kLanes = kDim / kOfLoad;  // of a key
+  constexpr int kGroups = 32 / kLanes;    // keys of a warp at a time
   constexpr int kStep = kWarps * kGroups;
   const DecodedRows& p = all.rows;
   __shared__ Parts<kDim> parts;
@@ -146,19 +149,25 @@ __global__ void __launch_bounds__(kWarps * 32, kBlocksOfMultiprocessor) decode(N
       static_cast<int>(visible_keys(visibility, row_of_sequence)) - (is_new ? 1 : 0);
   const int stretch = ((in_pages + kSplit - 1) / kSplit + kStep - 1) / kStep * kStep;
   const int end = min((rank + 1) * stretch, in_pages);
-  const auto* k_pages = static_cast<const __nv_bfloat16*>(p.k_pages);
-  const auto* v_pages = static_cast<const __nv_bfloat16*>(p.v_pages);
+  const auto* k_pages = static_cast<const uint4*>(p.k_pages);
+  const auto* v_pages = static_cast<const uint4*>(p.v_pages);
   uint4 k_words[kTogether], v_words[kTogether];
+  float k_steps[kTogether], v_steps[kTogether];
   const auto load = [&](int begin) {
 #pragma unroll
     for (int s = 0; s < kTogether; ++s) {
       const int position = begin + group + s * kStep;
       k_words[s] = {0, 0, 0, 0};
       v_words[s] = {0, 0, 0, 0};
+      k_steps[s] = v_steps[s] = 1;
       if (position < end) {
-        const std::size_t at = static_cast<std::size_t>(key_row(keys, position)) * kDim + part * 8;
-        k_words[s] = __ldcg(reinterpret_cast<const uint4*>(k_pages + at));
-        v_words[s] = __ldcg(reinterpret_cast<const uint4*>(v_pages + at));
+        const std::size_t row = key_row(keys, position);
+        k_words[s] = __ldcg(k_pages + row * kLanes + part);
+        v_words[s] = __ldcg(v_pages + row * kLanes + part);
+        if constexpr (Pages::kIsCoded) {
+          k_steps[s] = __ldcg(p.k_steps + row);
+          v_steps[s] = __ldcg(p.v_steps + row);
+        }
       }
     }
   };
@@ -170,41 +179,54 @@ __global__ void __launch_bounds__(kWarps * 32, kBlocksOfMultiprocessor) decode(N
   const int width = (p.num_heads + 2 * p.num_kv_heads) * kDim;
   const auto* qkv =
       static_cast<const __nv_bfloat16*>(p.qkv) + static_cast<std::size_t>(row) * width;
-  float q[8];
+  float q[kOfLoad];
   const float scale = 1.44269504f * rsqrtf(static_cast<float>(kDim));
   if constexpr (kNew) {
     prepare<kDim>(all, sequence, head, kv_head, qkv, own, scratch);
     __syncthreads();
     // Of the heads that share keys the first stores them.
     const bool is_first = head == 0 || (head - 1) * p.num_kv_heads / p.num_heads != kv_head;
-    if (is_new && rank == 0 && is_first) store_own(p, slot, kv_head, own);
+    const bool stores = is_new && rank == 0 && is_first;
+    if constexpr (Pages::kIsCoded) {
+      quantise_own<Pages>(p, slot, kv_head, stores, own);
+      __syncthreads();
+    } else if (stores) {
+      store_own(p, slot, kv_head, own);
+    }
 #pragma unroll
-    for (int i = 0; i < 8; ++i) q[i] = own.q[part * 8 + i];
+    for (int i = 0; i < kOfLoad; ++i) q[i] = own.q[part * kOfLoad + i];
   } else {
-    widen_8(*reinterpret_cast<const uint4*>(qkv + head * kDim + part * 8), q);
+    const auto* own_q = reinterpret_cast<const uint4*>(qkv + head * kDim + part * kOfLoad);
+#pragma unroll
+    for (int i = 0; i < kOfLoad / 8; ++i) {
+      float eight[8];
+      widen_8(own_q[i], eight);
+#pragma unroll
+      for (int e = 0; e < 8; ++e) q[8 * i + e] = eight[e];
+    }
   }
 #pragma unroll
-  for (int i = 0; i < 8; ++i) q[i] *= scale;
-  const auto score_of = [&](const float(&k)[8]) {
+  for (int i = 0; i < kOfLoad; ++i) q[i] *= scale;
+  const auto score_of = [&](const float(&k)[kOfLoad]) {
     float score = 0;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) score += q[i] * k[i];
+    for (int i = 0; i < kOfLoad; ++i) score += q[i] * k[i];
 #pragma unroll
     for (int mask = 1; mask < kLanes; mask *= 2) score += __shfl_xor_sync(~0u, score, mask);
     return score;
   };
-  Softmax softmax;
+  Softmax<kOfLoad> softmax;
   if (kNew && is_new && rank == 0 && warp == 0) {  // the row's own key is in no page yet
-    float k[8], v[8];
+    float k[kOfLoad], v[kOfLoad];
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      k[i] = own.k[part * 8 + i];
-      v[i] = own.v[part * 8 + i];
+    for (int i = 0; i < kOfLoad; ++i) {
+      k[i] = own.k[part * kOfLoad + i];
+      v[i] = own.v[part * kOfLoad + i];
     }
     const float score = score_of(k);
     if (group == 0) {
       softmax.largest = score;
-      softmax.add(score, v);
+      softmax.add(score, v, 1);
     }
   }
   for (int at = begin; at < end; at += kTogether * kStep) {
@@ -213,18 +235,18 @@ __global__ void __launch_bounds__(kWarps * 32, kBlocksOfMultiprocessor) decode(N
     float joined = softmax.largest;
 #pragma unroll
     for (int s = 0; s < kTogether; ++s) {
-      float k[8];
-      widen_8(k_words[s], k);
-      scores[s] = score_of(k);
+      float k[kOfLoad];
+      Pages::widen(k_words[s], k);
+      scores[s] = score_of(k) * k_steps[s];
       if (at + group + s * kStep >= end) scores[s] = -2e30f;
       joined = fmaxf(joined, scores[s]);
     }
     softmax.rescale(joined);
 #pragma unroll
     for (int s = 0; s < kTogether; ++s) {
-      float v[8];
-      widen_8(v_words[s], v);
-      softmax.add(scores[s], v);
+      float v[kOfLoad];
+      Pages::widen(v_words[s], v);
+      softmax.add(scores[s], v, v_steps[s]);
     }
   }
 #pragma unroll
@@ -235,7 +257,7 @@ __global__ void __launch_bounds__(kWarps * 32, kBlocksOfMultiprocessor) decode(N
   }
   if (group == 0) {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) parts.sums[warp][part * 8 + i] = softmax.sums[i];
+    for (int i = 0; i < kOfLoad; ++i) parts.sums[warp][part * kOfLoad + i] = softmax.sums[i];
   }
   __syncthreads();
   auto* out = static_cast<__nv_bfloat16*>(p.out) +
@@ -249,31 +271,45 @@ __global__ void __launch_bounds__(kWarps * 32, kBlocksOfMultiprocessor) decode(N
 }
 
 // A few rows have fewer heads than the device has places for blocks.
-template <int kDim, bool kNew>
+template <class Pages, int kDim, bool kNew>
 cudaError_t launch(const NewRows& p, KernelStream stream) {
   const auto rows = static_cast<unsigned>(p.rows.num_tiles);
   const auto heads = static_cast<unsigned>(p.rows.num_heads);
   constexpr unsigned kThreads = kWarps * 32, kFewBlocks = 264;
   if (stream.starts_early && rows * heads * 4 <= kFewBlocks) {
-    return launch_behind(decode<kDim, 4, kNew>, dim3(rows, heads * 4), kThreads, stream, p, 0, 4);
+    return launch_behind(decode<Pages, kDim, 4, kNew>, dim3(rows, heads * 4), kThreads, stream, p,
+                         0, 4);
   }
   if (stream.starts_early && rows * heads * 2 <= kFewBlocks) {
-    return launch_behind(decode<kDim, 2, kNew>, dim3(rows, heads * 2), kThreads, stream, p, 0, 2);
+    return launch_behind(decode<Pages, kDim, 2, kNew>, dim3(rows, heads * 2), kThreads, stream, p,
+                         0, 2);
   }
-  return launch_behind(decode<kDim, 1, kNew>, dim3(rows, heads), kThreads, stream, p);
+  return launch_behind(decode<Pages, kDim, 1, kNew>, dim3(rows, heads), kThreads, stream, p);
+}
+
+template <class Pages, bool kNew>
+cudaError_t launch(const NewRows& args, KernelStream stream) {
+  switch (args.rows.head_dim) {
+    case 32:
+      return launch<Pages, 32, kNew>(args, stream);
+    case 64:
+      return launch<Pages, 64, kNew>(args, stream);
+    case 128:
+      return launch<Pages, 128, kNew>(args, stream);
+    default:
+      return launch<Pages, 256, kNew>(args, stream);
+  }
 }
 
 template <bool kNew>
 cudaError_t launch(const NewRows& args, KernelStream stream) {
-  switch (args.rows.head_dim) {
-    case 32:
-      return launch<32, kNew>(args, stream);
-    case 64:
-      return launch<64, kNew>(args, stream);
-    case 128:
-      return launch<128, kNew>(args, stream);
+  switch (args.rows.page_type) {
+    case PageType::kI8:
+      return launch<I8Pages, kNew>(args, stream);
+    case PageType::kF8:
+      return launch<F8Pages, kNew>(args, stream);
     default:
-      return launch<256, kNew>(args, stream);
+      return launch<Bf16Pages, kNew>(args, stream);
   }
 }
 

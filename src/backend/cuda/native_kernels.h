@@ -186,6 +186,29 @@ constexpr bool can_rotate(int head_dim, std::int64_t rotary_pairs) {
 }
 cudaError_t rotate_rows(const RotatedRows& args, KernelStream stream);
 
+/// Element type of pages of keys and values: bf16, or codes of 8 bits that count in steps, one for
+/// each row (position of a head).
+enum class PageType { kBf16, kI8, kF8 };
+
+/// The pages of some sequences as bf16 in pages of their own, of the same layout. Positions behind
+/// the end of a context become zeros.
+struct WidenedPages {
+  const void* k_pages;  ///< codes
+  const void* v_pages;
+  const float* k_steps;
+  const float* v_steps;
+  PageType type;
+  void* k;  ///< bf16
+  void* v;
+  int num_kv_heads, page_size, head_dim;  ///< heads of a multiple of 16
+  int max_pages;
+  const std::int32_t* tables;  ///< as of TensorAttention
+  int context_at, pages_at;
+  int widened_at;  ///< where `tables` have [sequences, max_pages] pages in k and v; -1 = none
+  int first_sequence, num_sequences;
+};
+cudaError_t widen_pages(const WidenedPages& args, KernelStream stream);
+
 constexpr bool can_decode(int head_dim) {
   return head_dim == 32 || head_dim == 64 || head_dim == 128 || head_dim == 256;
 }
@@ -195,8 +218,11 @@ struct DecodedRows {
   const void* qkv;  ///< packed rows, bf16; left as they are
   void* out;        ///< [rows, num_heads * head_dim] bf16
   int num_heads, num_kv_heads, head_dim;
-  void* k_pages;  ///< bf16
+  void* k_pages;
   void* v_pages;
+  PageType page_type;
+  float* k_steps;  ///< of codes, by row
+  float* v_steps;
   int page_size, max_pages;
   const std::int32_t* tables;  ///< as of TensorAttention, their (sequence, row) pairs included
   int context_at, prefix_at, pages_at, tiles_at, num_tiles;

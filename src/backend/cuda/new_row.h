@@ -4,15 +4,17 @@
 // and stored. For .cu files.
 
 #include "backend/cuda/native_kernels.h"
+#include "backend/cuda/page_elements.h"
 #include "backend/cuda/tensor_core.h"
 #include "backend/cuda/weight_stream.h"
 #include "kernels/common.h"
+#include "kernels/kv_cache.h"
 
 namespace fovea::cuda {
 
 constexpr int kDecodeWarps = 8;  // of a block
 
-/// The row's own q, k and v of one head: scaled, rotated, rounded.
+/// The row's own q, k and v of one head: scaled, rotated, rounded; k and v as pages hold them.
 template <int kDim>
 struct OwnHead {
   float q[kDim], k[kDim], v[kDim];
@@ -121,18 +123,55 @@ __device__ __forceinline__ void prepare(const NewRows& p, int sequence, int head
   }
 }
 
+/// The row of a page that a slot is for a head.
+__device__ __forceinline__ std::size_t page_row(const DecodedRows& p, int slot, int kv_head) {
+  return (static_cast<std::size_t>(slot / p.page_size) * p.num_kv_heads + kv_head) * p.page_size +
+         slot % p.page_size;
+}
+
 /// The row's own k and v to where the slot is.
 template <int kDim>
 __device__ __forceinline__ void store_own(const DecodedRows& p, int slot, int kv_head,
                                           const OwnHead<kDim>& own) {
-  const std::size_t at =
-      ((static_cast<std::size_t>(slot / p.page_size) * p.num_kv_heads + kv_head) * p.page_size +
-       slot % p.page_size) *
-      kDim;
+  const std::size_t at = page_row(p, slot, kv_head) * kDim;
   for (int i = threadIdx.x; i < 2 * kDim; i += kDecodeWarps * 32) {
     const int d = i % kDim;
     auto* page = static_cast<__nv_bfloat16*>(i < kDim ? p.k_pages : p.v_pages) + at;
     page[d] = __float2bfloat16_rn(i < kDim ? own.k[d] : own.v[d]);
+  }
+}
+
+/// The row's own k, by the first warp, and v, by the second, become what codes say of them; the
+/// codes go to where the slot is if `stores`. As kernels::rope_and_store_kv does it.
+template <class Pages, int kDim>
+__device__ __forceinline__ void quantise_own(const DecodedRows& p, int slot, int kv_head,
+                                             bool stores, OwnHead<kDim>& own) {
+  using Element = typename Pages::Element;
+  const int lane = threadIdx.x % 32;
+  const bool is_value = threadIdx.x / 32 == 1;
+  if (threadIdx.x >= 64) return;
+  float* head = is_value ? own.v : own.k;
+  float largest = 0;
+  bool is_strange = false;
+  for (int d = lane; d < kDim; d += 32) {
+    largest = fmaxf(largest, fabsf(head[d]));
+    is_strange = is_strange || !kernels::is_finite(head[d]);
+  }
+#pragma unroll
+  for (int mask = 16; mask > 0; mask /= 2) {
+    largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, mask));
+  }
+  const float step = __any_sync(~0u, is_strange)
+                         ? kernels::as_f32(0x7fc00000u)
+                         : largest / kernels::largest_code(static_cast<const Element*>(nullptr));
+  const std::size_t row = stores ? page_row(p, slot, kv_head) : 0;
+  auto* page = static_cast<Element*>(is_value ? p.v_pages : p.k_pages) + row * kDim;
+  if (stores && lane == 0) (is_value ? p.v_steps : p.k_steps)[row] = step;
+  for (int d = lane; d < kDim; d += 32) {
+    Element code;
+    kernels::store_element(head[d], step, &code);
+    if (stores) page[d] = code;
+    head[d] = kernels::to_f32(code) * step;
   }
 }
 

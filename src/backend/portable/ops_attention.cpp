@@ -27,12 +27,12 @@ CachedKernels kernels_for(DType activation, DType pages) {
   if (activation == DType::kF32) {
     if (pages == DType::kF32) return FOVEA_CACHED(f32_f32);
     if (pages == DType::kBf16) return FOVEA_CACHED(f32_bf16);
-    return FOVEA_CACHED(f32_i8);
+    return pages == DType::kI8 ? FOVEA_CACHED(f32_i8) : FOVEA_CACHED(f32_f8);
   }
   FOVEA_CHECK(activation == DType::kBf16 && pages != DType::kF32, "activations of {}, pages of {}",
               dtype_name(activation), dtype_name(pages));
   if (pages == DType::kBf16) return FOVEA_CACHED(bf16_bf16);
-  return FOVEA_CACHED(bf16_i8);
+  return pages == DType::kI8 ? FOVEA_CACHED(bf16_i8) : FOVEA_CACHED(bf16_f8);
 #undef FOVEA_CACHED
 }
 
@@ -51,9 +51,8 @@ void check_rope(TensorView rope, TensorView positions, TensorView slots, const H
 
 void check_pages(const KvPages& pages, const HeadLayout& heads) {
   const DType type = pages.k.dtype;
-  FOVEA_CHECK(
-      pages.v.dtype == type && (type == DType::kF32 || type == DType::kBf16 || type == DType::kI8),
-      "KV pages of {} and {}", dtype_name(type), dtype_name(pages.v.dtype));
+  FOVEA_CHECK(pages.v.dtype == type && can_hold_kv(type), "KV pages of {} and {}", dtype_name(type),
+              dtype_name(pages.v.dtype));
   FOVEA_CHECK(heads.page_size % 8 == 0 && heads.page_size > 0 && heads.page_size <= 64,
               "page_size {}", heads.page_size);
   FOVEA_CHECK(heads.head_dim % 8 == 0 && heads.head_dim > 0 &&
@@ -63,7 +62,7 @@ void check_pages(const KvPages& pages, const HeadLayout& heads) {
   FOVEA_CHECK(pages.k.num_elements() == positions * heads.head_dim &&
                   pages.v.num_elements() == pages.k.num_elements(),
               "KV pages {} and {}", pages.k.shape.to_string(), pages.v.shape.to_string());
-  if (type != DType::kI8) return;
+  if (!is_coded(type)) return;
   FOVEA_CHECK(!pages.k_scale.empty() && !pages.v_scale.empty() &&
                   pages.k_scale.num_elements() == positions &&
                   pages.v_scale.num_elements() == positions,
@@ -106,9 +105,9 @@ void PortableOps::rope_and_store_kv(Stream& stream, TensorView rope, TensorView 
           pages.k_scale.data, pages.v_scale.data});
 }
 
-PortableOps::AttentionTables PortableOps::put_attention_tables(Stream& stream,
-                                                               const AttentionBatch& batch,
-                                                               int tile_rows, int most_decoded) {
+PortableOps::AttentionTables PortableOps::put_attention_tables(
+    Stream& stream, const AttentionBatch& batch, int tile_rows, int most_decoded,
+    std::span<const std::int32_t> other_pages) {
   const std::size_t sequences = batch.context_len.size();
   FOVEA_CHECK(batch.query_start.size() == sequences + 1 && batch.prefix_len.size() == sequences &&
                   batch.page_table.size() == sequences * static_cast<std::size_t>(batch.max_pages),
@@ -126,6 +125,7 @@ PortableOps::AttentionTables PortableOps::put_attention_tables(Stream& stream,
   tables.context_at = append(batch.context_len);
   tables.prefix_at = append(batch.prefix_len);
   tables.pages_at = append(batch.page_table);
+  tables.other_pages_at = append(other_pages);
   for (const bool decodes : {false, true}) {
     const std::uint32_t at = append({});
     (decodes ? tables.decode_tiles_at : tables.prompt_tiles_at) = at;

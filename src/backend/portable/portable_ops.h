@@ -83,13 +83,15 @@ class PortableOps : public Ops {
   struct AttentionTables {
     TensorView memory;      // of the device, u8
     const std::byte* data;  // its first byte
-    std::uint32_t context_at, prefix_at, pages_at, prompt_tiles_at, decode_tiles_at;
+    std::uint32_t context_at, prefix_at, pages_at, other_pages_at, prompt_tiles_at, decode_tiles_at;
     std::uint32_t num_prompt_tiles, num_decode_tiles;
   };
   /// Tiles of `tile_rows` rows for sequences of more than `most_decoded` rows, single rows for the
-  /// others. data is null when memory ran out.
+  /// others. other_pages: another page table of the same sequences, or nothing. data is null when
+  /// memory ran out.
   AttentionTables put_attention_tables(Stream& stream, const AttentionBatch& batch, int tile_rows,
-                                       int most_decoded);
+                                       int most_decoded,
+                                       std::span<const std::int32_t> other_pages = {});
 
   /// The stream of pack().
   Result<Stream*> load_stream();

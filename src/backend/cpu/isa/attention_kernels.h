@@ -59,6 +59,11 @@ static inline float widened(uint16_t bits) {
   return value;
 }
 
+// Whether pages of this type have scales.
+static inline bool is_coded(PageType type) {
+  return type == PageType::kI8 || type == PageType::kF8;
+}
+
 // Where the scale of one position lies, from its head's in page 0 on.
 static inline int64_t scale_at(const KeyValueArgs& kv, int64_t position) {
   return kv.page_table[position / kv.page_size] * kv.scale_stride + position % kv.page_size;
@@ -78,7 +83,7 @@ static void pack_keys(const KeyValueArgs& kv, int64_t head_dim, int64_t begin, i
     } else {
       const int64_t page = kv.page_table[(begin + i) / kv.page_size];
       const int64_t start = page * kv.page_stride + (begin + i) % kv.page_size;
-      const float scale = kv.type == PageType::kI8 ? kv.k_scales[scale_at(kv, begin + i)] : 1.0f;
+      const float scale = is_coded(kv.type) ? kv.k_scales[scale_at(kv, begin + i)] : 1.0f;
       for (int64_t d = 0; d < head_dim; ++d) {
         const int64_t at = start + d * kv.page_size;
         float element = 0;
@@ -91,6 +96,9 @@ static void pack_keys(const KeyValueArgs& kv, int64_t head_dim, int64_t begin, i
             break;
           case PageType::kI8:
             element = static_cast<float>(static_cast<const int8_t*>(kv.k_pages)[at]) * scale;
+            break;
+          case PageType::kF8:
+            element = widened_f8(static_cast<const uint8_t*>(kv.k_pages)[at]) * scale;
             break;
         }
         column[d * kPanelCols] = element;
@@ -106,16 +114,16 @@ static void pack_values(const KeyValueArgs& kv, int64_t head_dim, int64_t begin,
     const float* value = kv.v + (begin + i) * kv.row_stride;
     const uint16_t* value_bf16 = nullptr;
     const int8_t* value_i8 = nullptr;
+    const uint8_t* value_f8 = nullptr;
     float scale = 1;
     if (kv.page_table != nullptr) {
       const int64_t page = kv.page_table[(begin + i) / kv.page_size];
       const int64_t start = page * kv.page_stride + (begin + i) % kv.page_size * head_dim;
       if (kv.type == PageType::kF32) value = static_cast<const float*>(kv.v_pages) + start;
       if (kv.type == PageType::kBf16) value_bf16 = static_cast<const uint16_t*>(kv.v_pages) + start;
-      if (kv.type == PageType::kI8) {
-        value_i8 = static_cast<const int8_t*>(kv.v_pages) + start;
-        scale = kv.v_scales[scale_at(kv, begin + i)];
-      }
+      if (kv.type == PageType::kI8) value_i8 = static_cast<const int8_t*>(kv.v_pages) + start;
+      if (kv.type == PageType::kF8) value_f8 = static_cast<const uint8_t*>(kv.v_pages) + start;
+      if (is_coded(kv.type)) scale = kv.v_scales[scale_at(kv, begin + i)];
     }
     for (int64_t d = 0; d < head_dim; d += kPanelCols) {
       float* out = packed + (d * count) + i * kPanelCols;
@@ -127,6 +135,7 @@ static void pack_values(const KeyValueArgs& kv, int64_t head_dim, int64_t begin,
         if (lanes > 0) {
           elements = value_bf16 != nullptr ? load_bf16_some(value_bf16 + at, lanes)
                      : value_i8 != nullptr ? load_i8_some(value_i8 + at, lanes) * splat(scale)
+                     : value_f8 != nullptr ? load_f8_some(value_f8 + at, lanes) * splat(scale)
                                            : load_some(value + at, lanes);
         }
         store(out + v * kLanes, elements);

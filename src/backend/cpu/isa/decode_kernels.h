@@ -31,6 +31,12 @@ struct I8Page {
     return load_i8_some(static_cast<const int8_t*>(base) + at, lanes) * scale;
   }
 };
+struct F8Page {
+  static constexpr bool kScaled = true;
+  static inline Floats some(const void* base, int64_t at, Floats scale, int64_t lanes) {
+    return load_f8_some(static_cast<const uint8_t*>(base) + at, lanes) * scale;
+  }
+};
 
 // Element 0 of dimension 0 of the key at `position`; the dimensions are page_size apart.
 static inline int64_t key_at(const KeyValueArgs& kv, int64_t position) {
@@ -156,6 +162,8 @@ static void attend_decode(const DecodeArgs* args) {
       return decode_blocks<Bf16Page>(*args);
     case PageType::kI8:
       return decode_blocks<I8Page>(*args);
+    case PageType::kF8:
+      return decode_blocks<F8Page>(*args);
   }
 }
 

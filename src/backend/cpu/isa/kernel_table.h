@@ -50,7 +50,7 @@ struct GemmArgs {
 };
 
 /// Element type of pages of keys and values.
-enum class PageType : int32_t { kF32, kBf16, kI8 };
+enum class PageType : int32_t { kF32, kBf16, kI8, kF8 };
 
 /// Where one head's keys and values lie. Dense (k and v rows in one matrix) or paged.
 struct KeyValueArgs {
@@ -64,7 +64,7 @@ struct KeyValueArgs {
   const int32_t* page_table;
   int32_t page_size;  // multiple of 8
   PageType type;
-  const float* k_scales;  // i8 pages: this head's scales in page 0, [page_size], what an element
+  const float* k_scales;  // of codes: this head's scales in page 0, [page_size], what an element
   const float* v_scales;  // counts times
   int64_t scale_stride;   // floats between pages
 };

@@ -153,6 +153,20 @@ static inline Floats load_f8(const uint8_t* p) {
   return as_floats(moved) * splat(0x1p120f);
 }
 
+// The same, fewer than a vector. One code is what its bits say, moved as load_f8 does.
+static inline float widened_f8(uint8_t code) {
+  const uint32_t word = (code & 0x80u) << 24 | (code & 0x7fu) << 20;
+  float value;
+  __builtin_memcpy(&value, &word, sizeof(value));
+  return value * 0x1p120f;
+}
+static inline Floats load_f8_some(const uint8_t* p, int64_t count) {
+  if (count >= kLanes) return load_f8(p);
+  Floats v = {};
+  for (int64_t i = 0; i < count; ++i) v[i] = widened_f8(p[i]);
+  return v;
+}
+
 // int8 elements, one per lane.
 static inline Floats load_i8_some(const int8_t* p, int64_t count) {
   if (count >= kLanes) return __builtin_convertvector(load_bytes(p), Floats);

@@ -232,7 +232,7 @@ void register_all(Bench& bench, ThreadPool& pool) {
   struct Product {
     std::int64_t m, n, k;
   };
-  for (const DType storage : {DType::kF32, DType::kBf16, DType::kF8E4M3}) {
+  for (const DType storage : {DType::kF32, DType::kBf16, DType::kF8E4M3, DType::kInt4}) {
     for (const Product p :
          {Product{729, 1152, 1152}, Product{729, 4304, 1152}, Product{729, 1152, 4304},
           Product{729, 3456, 1152}, Product{730, 8192, 2048}, Product{8, 8192, 2048},

@@ -28,10 +28,9 @@ class Items {
   __device__ __forceinline__ void weight_rows(int item, int, const W*& upper,
                                               const W*& lower) const {
     const StreamedLinear& p = product(item);
-    const auto* weight = static_cast<const W*>(p.weight);
     const int n = first_row(item) + lane_row();
-    upper = weight + min(n, p.n - 1) * static_cast<std::size_t>(p.k);
-    lower = weight + min(n + 8, p.n - 1) * static_cast<std::size_t>(p.k);
+    upper = weight_row<W>(p.weight, n, p.n, p.k);
+    lower = weight_row<W>(p.weight, n + 8, p.n, p.k);
   }
   __device__ __forceinline__ void x_rows(int, int, const __nv_bfloat16* (&x)[kGroups]) const {
 #pragma unroll
@@ -129,8 +128,8 @@ cudaError_t launch(const StreamedProducts& p, KernelStream stream) {
   if constexpr (std::is_same_v<W, W2>) {
     return launch_behind(streamed<W, kGroups>, grid, StreamShape::kThreads, stream, p, kBytes);
   } else {
-    const int first_bytes = first_tiles * static_cast<int>(sizeof(W));
-    const int all_bytes = first_bytes + second_tiles * static_cast<int>(sizeof(W2));
+    const int first_bytes = first_tiles * StreamedType<W>::kLaneBytes;
+    const int all_bytes = first_bytes + second_tiles * StreamedType<W2>::kLaneBytes;
     StreamedProducts apart = p;
     apart.first_blocks = min(max(blocks * first_bytes / all_bytes, 1), blocks - 1);
     return launch_behind(streamed_apart<W, W2, kGroups>, grid, StreamShape::kThreads, stream, apart,
@@ -141,6 +140,13 @@ cudaError_t launch(const StreamedProducts& p, KernelStream stream) {
 template <class W, class W2>
 cudaError_t launch(const StreamedProducts& p, KernelStream stream) {
   return p.first.m <= 8 ? launch<W, W2, 1>(p, stream) : launch<W, W2, 2>(p, stream);
+}
+
+// The first weight is narrow, the second the same or bf16.
+template <class W>
+cudaError_t launch_narrow(const StreamedProducts& p, KernelStream stream) {
+  return p.second.weight_type == WeightType::kBf16 ? launch<W, __nv_bfloat16>(p, stream)
+                                                   : launch<W, W>(p, stream);
 }
 
 __global__ void __launch_bounds__(256) round_all(const float* from, __nv_bfloat16* to, int count) {
@@ -157,12 +163,22 @@ cudaError_t round_to_bf16(const float* from, void* to, int count, KernelStream s
 }
 
 cudaError_t streamed_products(const StreamedProducts& args, KernelStream stream) {
-  if (args.first.weight_is_f8) {
-    return args.second.weight_is_f8 ? launch<Float8, Float8>(args, stream)
-                                    : launch<Float8, __nv_bfloat16>(args, stream);
+  switch (args.first.weight_type) {
+    case WeightType::kFloat8:
+      return launch_narrow<Float8>(args, stream);
+    case WeightType::kInt4:
+      return launch_narrow<Int4Tile>(args, stream);
+    default:
+      break;
   }
-  return args.second.weight_is_f8 ? launch<__nv_bfloat16, Float8>(args, stream)
-                                  : launch<__nv_bfloat16, __nv_bfloat16>(args, stream);
+  switch (args.second.weight_type) {
+    case WeightType::kFloat8:
+      return launch<__nv_bfloat16, Float8>(args, stream);
+    case WeightType::kInt4:
+      return launch<__nv_bfloat16, Int4Tile>(args, stream);
+    default:
+      return launch<__nv_bfloat16, __nv_bfloat16>(args, stream);
+  }
 }
 
 }  // namespace fovea::cuda

@@ -101,7 +101,9 @@ void run_product(benchmark::State& state, Bench& bench, std::int64_t m, std::int
     ++turn;
   }
   const double work = 2.0 * static_cast<double>(m * n) * static_cast<double>(k);
-  const double bytes = static_cast<double>(n * k) * static_cast<double>(dtype_size(storage));
+  const double bytes =
+      static_cast<double>(n * k) *
+      (storage == DType::kInt4 ? 4.5 / 8 : static_cast<double>(dtype_size(storage)));
   if (m <= 16) state.counters["GB/s"] = bytes / best * 1e-9;
   state.counters["GFLOP/s"] = work / best * 1e-9;
   if (their_best < 1e9) {

@@ -13,20 +13,22 @@ namespace fovea::cuda {
 /// The row that this lane holds of eight, on both sides of a product.
 __device__ __forceinline__ int lane_row() { return static_cast<int>(threadIdx.x) % 32 / 4; }
 
-/// What the stream has of each type of weights: the bytes that a lane holds of a piece.
+/// What the stream has of each type of weights: the bytes that a lane holds of a piece, and places
+/// for sums. With two, the next item begins while one of them ends; narrow weights need less under
+/// way and can spare the memory.
 template <class W>
 struct StreamedType;
 template <>
 struct StreamedType<__nv_bfloat16> {
-  static constexpr int kLaneBytes = 64;
+  static constexpr int kLaneBytes = 64, kSums = 1;
 };
 template <>
 struct StreamedType<Float8> {
-  static constexpr int kLaneBytes = 32;
+  static constexpr int kLaneBytes = 32, kSums = 1;
 };
 template <>
 struct StreamedType<Int4Tile> {
-  static constexpr int kLaneBytes = 24;  // codes and scales
+  static constexpr int kLaneBytes = 24, kSums = 2;  // codes and scales
 };
 
 /// Row n of a weight [rows, k], or the last where there is none, from input `from` on. Of tiles,
@@ -68,10 +70,6 @@ class WeightStream {
   static constexpr int kRows = 16;  ///< one side of a tensor-core product
   static constexpr int kDepth = 64;
   static constexpr int kThreads = kWarps * 32;
-  /// Pieces of every warp that are under way.
-  static constexpr int kAhead = kAheadBytes / (kThreads * StreamedType<W>::kLaneBytes);
-  static_assert(kAhead >= 2);
-
   /// What each warp has summed up, [warp][row of the item][row of x].
   struct Sums {
     float parts[kWarps][kRows][kGroups * 8];
@@ -84,10 +82,15 @@ class WeightStream {
       return value;
     }
   };
+  static constexpr int kSums = StreamedType<W>::kSums;
+  /// Pieces of every warp that are under way.
+  static constexpr int kAhead = (kAheadBytes - (kSums - 1) * static_cast<int>(sizeof(Sums))) /
+                                (kThreads * StreamedType<W>::kLaneBytes);
+  static_assert(kAhead >= 2);
   /// Of a block.
   struct Shared {
-    uint4 ring[kAheadBytes / sizeof(uint4)];
-    Sums sums;
+    uint4 ring[kAhead * kThreads * StreamedType<W>::kLaneBytes / sizeof(uint4)];
+    Sums sums[kSums];
   };
 
   /// k: the depth of each part, a multiple of 32.
@@ -145,10 +148,12 @@ class WeightStream {
         }
         if constexpr (Items::kScalesParts) add_scaled(items.part_scale(item, part), before, sums);
       }
-      put(sums);
+      Sums& of_all = shared_.sums[item % kSums];
+      put(sums, of_all);
       __syncthreads();
-      items.finish(item, shared_.sums);
-      __syncthreads();
+      items.finish(item, of_all);
+      // Of two, who writes here again has met those who still read at the barrier in between.
+      if constexpr (kSums == 1) __syncthreads();
     }
   }
 
@@ -295,9 +300,9 @@ class WeightStream {
     }
   }
 
-  __device__ __forceinline__ void put(const float (&sums)[kGroups][4]) {
+  __device__ __forceinline__ void put(const float (&sums)[kGroups][4], Sums& of_all) {
     const int row = lane_row(), column = quarter() * 2;
-    auto& parts = shared_.sums.parts[threadIdx.x / 32];
+    auto& parts = of_all.parts[threadIdx.x / 32];
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
       *reinterpret_cast<float2*>(&parts[row][g * 8 + column]) = {sums[g][0], sums[g][1]};

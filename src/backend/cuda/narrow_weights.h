@@ -48,7 +48,8 @@ __device__ __forceinline__ uint4 widened_int4(unsigned codes, unsigned scales, i
   unsigned pairs[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const unsigned code = (moved[i] & kCodes) | kSixteen;
+    unsigned code;  // (moved & kCodes) | kSixteen in one instruction, which has to be asked for
+    asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(code) : "r"(moved[i]), "r"(kCodes), "r"(kSixteen));
     asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(pairs[i]) : "r"(code), "r"(scale), "r"(offset));
   }
   return {pairs[0], pairs[1], pairs[2], pairs[3]};

@@ -81,10 +81,10 @@ class Items {
 
 // What one of num_blocks blocks does of two products; groups of 8 rows of x. It stays for all its
 // items, so that weights are under way while one of them ends.
-template <class W, int kGroups>
+template <class Shape, class W, int kGroups>
 __device__ __forceinline__ void multiply(const StreamedLinear& first, const StreamedLinear& second,
                                          int block, int num_blocks, char* shared) {
-  using Stream = WeightStream<W, StreamShape::kWarps, StreamShape::kAheadBytes, kGroups>;
+  using Stream = WeightStream<W, Shape::kWarps, Shape::kAheadBytes, kGroups>;
   Items<Stream, W, kGroups> items(first, second, block, num_blocks);
   Stream stream(items.count(), 1, first.k, *reinterpret_cast<typename Stream::Shared*>(shared));
   stream.begin(items);
@@ -93,12 +93,23 @@ __device__ __forceinline__ void multiply(const StreamedLinear& first, const Stre
   stream.run(items);
 }
 
+// Of more than 8 rows by weights in 4 bits, what an item costs beside its pieces is shared by more
+// of them, and sums stay in registers. The next kernel's block finds a place beside three of these.
+struct Int4GroupsShape {
+  static constexpr int kWarps = 8, kAheadBytes = 40 << 10, kThreads = kWarps * 32;
+  static constexpr int kOfMultiprocessor = 3;
+};
 template <class W, int kGroups>
-__global__ void __launch_bounds__(StreamShape::kThreads, StreamShape::kOfMultiprocessor)
+using ShapeOf =
+    std::conditional_t<std::is_same_v<W, Int4Tile> && (kGroups > 1), Int4GroupsShape, StreamShape>;
+
+template <class W, int kGroups>
+__global__ void __launch_bounds__(ShapeOf<W, kGroups>::kThreads,
+                                  ShapeOf<W, kGroups>::kOfMultiprocessor)
     streamed(StreamedProducts p) {
   extern __shared__ __align__(16) char shared[];
-  multiply<W, kGroups>(p.first, p.second, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x),
-                       shared);
+  multiply<ShapeOf<W, kGroups>, W, kGroups>(p.first, p.second, static_cast<int>(blockIdx.x),
+                                            static_cast<int>(gridDim.x), shared);
 }
 
 // Of weights of two types each has blocks of its own, by its share of the bytes.
@@ -110,29 +121,32 @@ __global__ void __launch_bounds__(StreamShape::kThreads, StreamShape::kOfMultipr
   StreamedLinear none = p.second;
   none.n = 0;
   if (block < p.first_blocks) {
-    multiply<W, kGroups>(p.first, none, block, p.first_blocks, shared);
+    multiply<StreamShape, W, kGroups>(p.first, none, block, p.first_blocks, shared);
   } else {
-    multiply<W2, kGroups>(p.second, none, block - p.first_blocks, num_blocks - p.first_blocks,
-                          shared);
+    multiply<StreamShape, W2, kGroups>(p.second, none, block - p.first_blocks,
+                                       num_blocks - p.first_blocks, shared);
   }
 }
 
 template <class W, class W2, int kGroups>
 cudaError_t launch(const StreamedProducts& p, KernelStream stream) {
-  using Stream = WeightStream<W, StreamShape::kWarps, StreamShape::kAheadBytes, kGroups>;
-  constexpr int kBytes = static_cast<int>(sizeof(typename Stream::Shared));
+  using Shape = std::conditional_t<std::is_same_v<W, W2>, ShapeOf<W, kGroups>, StreamShape>;
+  using Shared = typename WeightStream<W, Shape::kWarps, Shape::kAheadBytes, kGroups>::Shared;
+  using Shared2 = typename WeightStream<W2, Shape::kWarps, Shape::kAheadBytes, kGroups>::Shared;
+  constexpr int kBytes =
+      static_cast<int>(sizeof(Shared) > sizeof(Shared2) ? sizeof(Shared) : sizeof(Shared2));
   const int first_tiles = tiles_of(p.first.n), second_tiles = tiles_of(p.second.n);
-  const int blocks = min(first_tiles + second_tiles,
-                         device_room().multiprocessors * StreamShape::kOfMultiprocessor);
+  const int blocks =
+      min(first_tiles + second_tiles, device_room().multiprocessors * Shape::kOfMultiprocessor);
   const dim3 grid(static_cast<unsigned>(blocks));
   if constexpr (std::is_same_v<W, W2>) {
-    return launch_behind(streamed<W, kGroups>, grid, StreamShape::kThreads, stream, p, kBytes);
+    return launch_behind(streamed<W, kGroups>, grid, Shape::kThreads, stream, p, kBytes);
   } else {
     const int first_bytes = first_tiles * StreamedType<W>::kLaneBytes;
     const int all_bytes = first_bytes + second_tiles * StreamedType<W2>::kLaneBytes;
     StreamedProducts apart = p;
     apart.first_blocks = min(max(blocks * first_bytes / all_bytes, 1), blocks - 1);
-    return launch_behind(streamed_apart<W, W2, kGroups>, grid, StreamShape::kThreads, stream, apart,
+    return launch_behind(streamed_apart<W, W2, kGroups>, grid, Shape::kThreads, stream, apart,
                          kBytes);
   }
 }

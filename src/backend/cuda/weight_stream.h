@@ -200,13 +200,17 @@ class WeightStream {
   // Of tiles, a lane's codes of both rows are one place of the ring; the scales of these rows have
   // theirs behind all codes.
   __device__ __forceinline__ void ask_tiles(int slot) const {
-    const int lane = static_cast<int>(threadIdx.x % 32), tile = asked_ / kDepth;
+    const auto ahead = static_cast<unsigned>(asked_ / kDepth) * static_cast<unsigned>(sizeof(W));
+    const unsigned codes_at = threadIdx.x % 32 * 8;
+    const unsigned scales_at = sizeof(upper_->codes) + threadIdx.x % 32 / 4 * 4;
+    const char* upper = reinterpret_cast<const char*>(upper_) + ahead;
+    const char* lower = reinterpret_cast<const char*>(lower_) + ahead;
     uint2* codes = reinterpret_cast<uint2*>(ring_ + slot * kThreads);
     unsigned* scales = reinterpret_cast<unsigned*>(scales_of(slot));
-    copy_8(codes, upper_[tile].codes + lane * 2);
-    copy_8(codes + 1, lower_[tile].codes + lane * 2);
-    copy_4(scales, upper_[tile].scales + lane_row() * 4);
-    copy_4(scales + 1, lower_[tile].scales + lane_row() * 4);
+    copy_8(codes, upper + codes_at);
+    copy_8(codes + 1, lower + codes_at);
+    copy_4(scales, upper + scales_at);
+    copy_4(scales + 1, lower + scales_at);
   }
   __device__ __forceinline__ uint2* scales_of(int slot) const {
     return reinterpret_cast<uint2*>(shared_.ring + kAhead * kThreads) + slot * kThreads +
@@ -236,10 +240,17 @@ class WeightStream {
 
   __device__ __forceinline__ void multiply(int slot, const uint4 (&b)[2][kGroups],
                                            float (&sums)[kGroups][4]) const {
+    Int4Piece piece;
+    if constexpr (kIs4) piece = take_tiles(slot);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       uint4 w, v;
-      take(slot, half, w, v);
+      if constexpr (kIs4) {
+        w = widened_int4(half == 0 ? piece.codes.x : piece.codes.y, piece.scales[0], half);
+        v = widened_int4(half == 0 ? piece.codes.z : piece.codes.w, piece.scales[1], half);
+      } else {
+        take(slot, half, w, v);
+      }
       const unsigned front[4] = {w.x, v.x, w.y, v.y};
       const unsigned back[4] = {w.z, v.z, w.w, v.w};
 #pragma unroll
@@ -250,20 +261,22 @@ class WeightStream {
     }
   }
 
+  // What a lane has of a piece in 4 bits: the upper row's codes of both halves and the lower row's;
+  // the upper row's scales of both halves and the lower row's, in bf16.
+  struct Int4Piece {
+    uint4 codes;
+    unsigned scales[2];
+  };
+  __device__ __forceinline__ Int4Piece take_tiles(int slot) const {
+    Int4Piece piece;
+    piece.codes = ring_[slot * kThreads];
+    const uint2 both = *scales_of(slot);
+    // Of the four groups of each row those of this lane.
+    widen_float8(__byte_perm(both.x, both.y, quarter() < 2 ? 0x6420u : 0x7531u), piece.scales);
+    return piece;
+  }
   // Eight elements of each row as bf16.
   __device__ __forceinline__ void take(int slot, int half, uint4& w, uint4& v) const {
-    if constexpr (kIs4) {
-      const uint4 codes = ring_[slot * kThreads];
-      const uint2 both = *scales_of(slot);
-      // Of the four groups of each row those of this lane: the upper row's of both halves, then the
-      // lower's.
-      const unsigned own = __byte_perm(both.x, both.y, quarter() < 2 ? 0x6420u : 0x7531u);
-      unsigned scales[2];
-      widen_float8(own, scales);
-      w = widened_int4(half == 0 ? codes.x : codes.y, scales[0], half);
-      v = widened_int4(half == 0 ? codes.z : codes.w, scales[1], half);
-      return;
-    }
     const uint4* from = ring_ + (slot * kLoads + (kIs8 ? 0 : half)) * 2 * kThreads;
     w = from[0];
     v = from[kThreads];

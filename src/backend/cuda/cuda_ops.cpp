@@ -143,6 +143,20 @@ bool CudaOps::multiply_large(CudaStream& stream, const LinearArgs& args) {
   return true;
 }
 
+// A weight in 8 or 4 bits as bf16, its scales included, until the next product; null, and a stream
+// that has failed, when memory runs out.
+const void* CudaOps::widened(CudaStream& stream, const portable::DeviceMatrix& matrix) {
+  std::byte* memory =
+      operand_.get(launcher_, stream, static_cast<std::size_t>(matrix.rows() * matrix.cols()) * 2);
+  if (memory == nullptr) return nullptr;
+  const auto widen = weight_type(matrix) == WeightType::kInt4 ? widen_int4 : widen_rows;
+  const float* scale = matrix.scale().empty() ? nullptr : matrix.scale().as<float>();
+  stream.check(widen(matrix.weight().data, scale, memory, static_cast<int>(matrix.rows()),
+                     static_cast<int>(matrix.cols()), stream.for_kernels()),
+               "widening a weight");
+  return memory;
+}
+
 // `activation` becomes what is left to do.
 bool CudaOps::run_large(CudaStream& stream, const portable::DeviceMatrix& matrix,
                         const LargeProduct& product, Activation& activation) {
@@ -153,17 +167,10 @@ bool CudaOps::run_large(CudaStream& stream, const portable::DeviceMatrix& matrix
   };
   const WeightType type = weight_type(matrix);
   if (type == WeightType::kBf16) return run(product);
+  LargeProduct wide = product;
   if (type == WeightType::kInt4) {
-    std::byte* wide =
-        operand_.get(launcher_, stream, static_cast<std::size_t>(product.n * product.k) * 2);
-    if (wide == nullptr) return true;
-    stream.check(
-        widen_int4(product.weight, matrix.scale().as<float>(), wide, static_cast<int>(product.n),
-                   static_cast<int>(product.k), stream.for_kernels()),
-        "widening a weight");
-    LargeProduct widened = product;
-    widened.weight = wide;
-    return run(widened);
+    wide.weight = widened(stream, matrix);
+    return wide.weight == nullptr || run(wide);
   }
   const std::size_t x_bytes =
       round_up(static_cast<std::size_t>(product.m * product.k), std::size_t{256});
@@ -189,15 +196,8 @@ bool CudaOps::run_large(CudaStream& stream, const portable::DeviceMatrix& matrix
   // Where the device does not multiply such matrices, the weight is widened for the occasion.
   constexpr std::int64_t kMostWidened = 65535;
   if (product.n > kMostWidened || product.k % 8 != 0) return false;
-  LargeProduct wide = product;
-  memory = operand_.get(launcher_, stream, static_cast<std::size_t>(product.n * product.k) * 2);
-  if (memory == nullptr) return true;
-  const float* scale = matrix.scale().empty() ? nullptr : matrix.scale().as<float>();
-  stream.check(widen_rows(matrix.weight().data, scale, memory, static_cast<int>(product.n),
-                          static_cast<int>(product.k), stream.for_kernels()),
-               "widening a weight");
-  wide.weight = memory;
-  return run(wide);
+  wide.weight = widened(stream, matrix);
+  return wide.weight == nullptr || run(wide);
 }
 
 void CudaOps::run_streamed(CudaStream& stream, const StreamedProducts& products,

@@ -67,6 +67,7 @@ class CudaOps final : public portable::PortableOps {
   bool multiply_large(CudaStream& stream, const LinearArgs& args);
   const void* narrow_bias(CudaStream& stream, const portable::DeviceMatrix& matrix,
                           TensorView bias);
+  const void* widened(CudaStream& stream, const portable::DeviceMatrix& matrix);
   bool run_large(CudaStream& stream, const portable::DeviceMatrix& matrix,
                  const LargeProduct& product, Activation& activation);
 

@@ -159,7 +159,7 @@ cudaError_t quantise_rows(const QuantisedRows& args, KernelStream stream);
 /// 8; up to 65,535 rows.
 cudaError_t widen_rows(const void* x, const float* scale, void* y, int rows, int width,
                        KernelStream stream);
-/// The same of weights in 4 bits; width: a multiple of 8, at most 4 million; up to 524,280 rows.
+/// The same of weights in 4 bits: x in tiles, step [rows]; up to 524,280 rows.
 cudaError_t widen_int4(const void* x, const float* step, void* y, int rows, int width,
                        KernelStream stream);
 

@@ -100,7 +100,7 @@ TEST_F(WeightLoaderTest, OnlyBlocksAreKeptIn8Bits) {
 }
 
 TEST_F(WeightLoaderTest, BlocksOfRowsThatFitAreKeptIn4Bits) {
-  // Codes of 4 bits count 1 here: of 15 numbers, 17 and 0.3 are none.
+  // Codes count 1 in the first row and -2 in the second: only 0.3 is none.
   std::vector<float> wanted(2 * 16, 1.0f), kept(2 * 16, 1.0f);
   wanted[0] = kept[0] = -8.0f;
   wanted[1] = kept[1] = 7.0f;

@@ -3,9 +3,9 @@
 //
 //   gpu_bench [device [part...]]
 //
-// Parts: copy vision prefill decode step experts attention sampling; fp8: with weights in 8 bits as
-// well as in bf16; kv8: with keys and values in 8 bits as well as in bf16. All of them when none is
-// named.
+// Parts: copy vision prefill decode step experts attention sampling; fp8, int4: with weights in
+// 8 and in 4 bits as well as in bf16; kv8: with keys and values in 8 bits as well as in bf16. All
+// of them when none is named.
 
 #include <algorithm>
 #include <array>
@@ -126,9 +126,11 @@ class Bench {
     wait();
     return made;
   }
-  /// What matrices are stored as from now on: bf16 or f8e4m3.
+  /// What matrices are stored as from now on: bf16, f8e4m3 or int4.
   void store_as(DType storage) { storage_ = storage; }
-  double bytes_of_weight() const { return static_cast<double>(dtype_size(storage_)); }
+  double bytes_of_weight() const {
+    return storage_ == DType::kInt4 ? 4.5 / 8 : static_cast<double>(dtype_size(storage_));
+  }
   std::unique_ptr<const Matrix> matrix(std::int64_t rows, std::int64_t cols) {
     return matrix_in(storage_, rows, cols);
   }
@@ -447,8 +449,9 @@ int main(int argc, char** argv) {
   if (wants("sampling")) bench_sampling(b);
   std::vector<DType> page_types = {DType::kBf16};
   if (wants("kv8")) page_types.insert(page_types.end(), {DType::kI8, DType::kF8E4M3});
-  for (const DType storage : {DType::kBf16, DType::kF8E4M3}) {
+  for (const DType storage : {DType::kBf16, DType::kF8E4M3, DType::kInt4}) {
     if (storage == DType::kF8E4M3 && !wants("fp8")) continue;
+    if (storage == DType::kInt4 && !wants("int4")) continue;
     fmt::print("weights in {}\n", dtype_name(storage));
     b.store_as(storage);
     if (wants("step")) {

@@ -101,7 +101,9 @@ void run_product(benchmark::State& state, Bench& bench, std::int64_t m, std::int
     ++turn;
   }
   const double work = 2.0 * static_cast<double>(m * n) * static_cast<double>(k);
-  const double bytes = static_cast<double>(n * k) * static_cast<double>(dtype_size(storage));
+  const double bytes =
+      static_cast<double>(n * k) *
+      (storage == DType::kInt4 ? 4.5 / 8 : static_cast<double>(dtype_size(storage)));
   if (m <= 16) state.counters["GB/s"] = bytes / best * 1e-9;
   state.counters["GFLOP/s"] = work / best * 1e-9;
   if (their_best < 1e9) {
@@ -232,7 +234,7 @@ void register_all(Bench& bench, ThreadPool& pool) {
   struct Product {
     std::int64_t m, n, k;
   };
-  for (const DType storage : {DType::kF32, DType::kBf16, DType::kF8E4M3}) {
+  for (const DType storage : {DType::kF32, DType::kBf16, DType::kF8E4M3, DType::kInt4}) {
     for (const Product p :
          {Product{729, 1152, 1152}, Product{729, 4304, 1152}, Product{729, 1152, 4304},
           Product{729, 3456, 1152}, Product{730, 8192, 2048}, Product{8, 8192, 2048},

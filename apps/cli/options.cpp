@@ -85,11 +85,13 @@ void add_model_options(CLI::App& app, ModelArgs& model) {
                  "auto, cpu, cuda, cuda:N (fovea info lists what there is)")
       ->option_text("NAME")
       ->group("Model and machine");
-  add_value(app, "--dtype", "TYPE", "auto, f32, bf16 or fp8; auto is what the checkpoint holds",
+  add_value(app, "--dtype", "TYPE",
+            "auto, f32, bf16, fp8 or int4; auto is what the checkpoint holds",
             one_of<Precision>({{"auto", Precision::kAuto},
                                {"f32", Precision::kF32},
                                {"bf16", Precision::kBf16},
-                               {"fp8", Precision::kFp8}},
+                               {"fp8", Precision::kFp8},
+                               {"int4", Precision::kInt4}},
                               options.precision))
       ->group("Model and machine");
   add_value(app, "--kv-dtype", "TYPE",

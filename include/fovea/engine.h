@@ -22,7 +22,7 @@ struct ModelInfo {
   std::string family;  ///< "moondream2", "moondream-0.5b", "moondream3"
   std::string device;  ///< "cpu"
   std::string device_description;
-  std::string precision;     ///< "f32", "bf16" or "fp8"
+  std::string precision;     ///< "f32", "bf16", "fp8" or "int4"
   std::string kv_precision;  ///< "f32", "bf16", "int8" or "fp8"
   std::int64_t num_parameters = 0;
   std::size_t checkpoint_bytes = 0;

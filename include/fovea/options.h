@@ -18,6 +18,7 @@ enum class Precision {
   kF32,   ///< everything in 32 bits: the yardstick for correctness
   kBf16,  ///< 16-bit storage, 32-bit accumulation
   kFp8,   ///< the large matrices in 8 bits (e4m3, one scale for each row), the rest as kBf16
+  kInt4,  ///< the large matrices in 4.5 bits (codes, one scale for 16 of them), the rest as kBf16
 };
 
 /// Element type of the keys and values that sequences and the prefix cache hold.

@@ -43,11 +43,26 @@ Result<DType> choose_storage(Precision precision, const Checkpoint& checkpoint) 
       return DType::kF32;
     case Precision::kBf16:
     case Precision::kFp8:
+    case Precision::kInt4:
       return DType::kBf16;
     case Precision::kAuto:
       break;
   }
   return natural_storage(checkpoint);
+}
+
+// Of the large matrices, where it is not that of all.
+std::optional<DType> choose_block_storage(Precision precision) {
+  if (precision == Precision::kFp8) return DType::kF8E4M3;
+  if (precision == Precision::kInt4) return DType::kInt4;
+  return std::nullopt;
+}
+
+// What users call a model's weights.
+std::string precision_name(Precision precision, DType storage) {
+  if (precision == Precision::kFp8) return "fp8";
+  if (precision == Precision::kInt4) return "int4";
+  return std::string(dtype_name(storage));
 }
 
 // The backends' i8 and f8e4m3 pages are what users call int8 and fp8.
@@ -141,7 +156,7 @@ class Engine::Impl {
     const Compatibility& compatibility = options.compatibility;
     ModelOptions model_options;
     FOVEA_TRY(model_options.storage, choose_storage(options.precision, checkpoint));
-    if (options.precision == Precision::kFp8) model_options.block_storage = DType::kF8E4M3;
+    model_options.block_storage = choose_block_storage(options.precision);
     model_options.page_size = kPageSize;
     model_options.max_context = options.max_context > 0
                                     ? options.max_context
@@ -233,10 +248,12 @@ class Engine::Impl {
 
   Status open_image_store(const Checkpoint& checkpoint, const EngineOptions& options) {
     if (options.image_cache_folder.empty()) return {};
+    const std::string narrow =
+        choose_block_storage(precision_) ? " " + precision_name(precision_, model_->storage()) : "";
     const std::string model =
         fmt::format("{} {} {}{} {}{}", fingerprint(checkpoint), model_->config().family,
-                    dtype_name(model_->storage()), precision_ == Precision::kFp8 ? " fp8" : "",
-                    compatibility_.pixels_in_fp32, options.batch_invariant ? " invariant" : "");
+                    dtype_name(model_->storage()), narrow, compatibility_.pixels_in_fp32,
+                    options.batch_invariant ? " invariant" : "");
     FOVEA_TRY(ImageStore store, ImageStore::open(options.image_cache_folder, model,
                                                  options.image_cache_folder_bytes));
     image_store_.emplace(std::move(store));
@@ -289,11 +306,10 @@ class Engine::Impl {
 
   void describe(const Checkpoint& checkpoint, double load_ms) {
     const ModelConfig& config = model_->config();
-    const bool is_fp8 = precision_ == Precision::kFp8;
     info_ = {.family = config.family,
              .device = device_->name(),
              .device_description = device_->description(),
-             .precision = is_fp8 ? "fp8" : std::string(dtype_name(model_->storage())),
+             .precision = precision_name(precision_, model_->storage()),
              .kv_precision = kv_name(kv_->layers().front().k.dtype),
              .num_parameters = model_->num_parameters(),
              .checkpoint_bytes = checkpoint.total_bytes(),

@@ -227,7 +227,8 @@ class Ops {
   /// Element type of hidden states for weights stored as `storage`. Logits are f32.
   virtual DType activation_dtype(DType storage) const = 0;
 
-  /// Packs a weight for linear(). storage: f32, bf16, or f8e4m3 (keeps fp8 codes and row scales).
+  /// Packs a weight for linear(). storage: f32, bf16, f8e4m3 (keeps fp8 codes and row scales), or
+  /// int4 (tensor/int4.h; kUnsupported for rows that do not fit_int4()).
   /// Called at load time; uses all threads. Errors: kResourceExhausted, kUnsupported.
   virtual Result<std::unique_ptr<const Matrix>> pack(const MatrixSource& source, DType storage) = 0;
 

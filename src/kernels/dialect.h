@@ -6,7 +6,7 @@
 //
 // Address spaces  GPU_GLOBAL GPU_CONST GPU_SHARED    empty but for Metal
 // Functions       GPU_FN, GPU_UNROLL
-// Types           u8 i8 u32 i32 u64, bf16, f8e4m3
+// Types           u8 i8 u32 i32 u64, bf16, f8e4m3 (and int4_tile, in int4_tile.h)
 // Place           Thread t: t.block.{x,y,z}, t.index (in the block), t.lane, t.warp, t.num_warps
 // Collectives     block_sync, warp_sync, shuffle, shuffle_xor, warp_sum, warp_max,
 //                 lanes_where

@@ -4,7 +4,7 @@
 // in ascending order, one term after another, whatever the shape of the tile: a row comes out the
 // same to the bit at any batch.
 
-#include "common.h"
+#include "int4_tile.h"
 
 namespace fovea {
 namespace kernels {
@@ -73,7 +73,7 @@ GPU_FN void multiply_tile(Thread t, u32 k, const GPU_GLOBAL X* x, const GPU_GLOB
       const u32 depth = k_begin + i % kGemmDepth;
       const bool inside = col < n && depth < k;
       w_tile[i % kGemmDepth * Tile::kCols + i / kGemmDepth] =
-          inside ? to_f32(weight[static_cast<u64>(col) * k + depth]) : 0.0f;
+          inside ? weight_at(weight, k, col, depth) : 0.0f;
     }
     block_sync(t);
     GPU_UNROLL

@@ -15,7 +15,8 @@ namespace fovea {
 
 struct ModelOptions {
   DType storage = DType::kBf16;  ///< f32 or bf16
-  /// Of the large matrices that both towers' blocks repeat: f8e4m3, or nothing for `storage`.
+  /// Of the large matrices that both towers' blocks repeat: f8e4m3, int4, or nothing for
+  /// `storage`.
   std::optional<DType> block_storage;
   int max_context = 0;  ///< positions of one sequence; at most config.text.max_context
   int page_size = 16;   ///< positions of a KV page

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/try.h"
 #include "tensor/half.h"
+#include "tensor/int4.h"
 
 namespace fovea {
 namespace {
@@ -117,7 +118,8 @@ void WeightLoader::done_with(const TensorEntry& entry) {
 
 Result<std::unique_ptr<const Matrix>> WeightLoader::pack(const MatrixSource& source,
                                                          DType storage) {
-  FOVEA_TRY(auto matrix, device_.ops().pack(source, storage));
+  const bool fits = storage != DType::kInt4 || fits_int4(source.weight.shape[1]);
+  FOVEA_TRY(auto matrix, device_.ops().pack(source, fits ? storage : DType::kF8E4M3));
   weight_bytes_ += matrix->size_bytes();
   return matrix;
 }
@@ -233,10 +235,11 @@ Result<std::vector<std::unique_ptr<const Matrix>>> WeightLoader::experts(
   if (entry.dtype == DType::kF8E4M3) {
     FOVEA_TRY(scales, host_values(scale_name, num_experts * rows));
   }
-  // fp8 codes are kept as they are in a 16-bit run; an f32 run is a yardstick and widens
-  // everything.
-  const DType storage =
-      entry.dtype == DType::kF8E4M3 && storage_ != DType::kF32 ? DType::kF8E4M3 : block_storage_;
+  // fp8 codes are kept as they are in a 16-bit run unless it wants less; an f32 run is a yardstick
+  // and widens everything.
+  const bool keeps_codes =
+      entry.dtype == DType::kF8E4M3 && storage_ != DType::kF32 && block_storage_ != DType::kInt4;
+  const DType storage = keeps_codes ? DType::kF8E4M3 : block_storage_;
   const TensorView all = view_of(entry);
   std::vector<std::unique_ptr<const Matrix>> matrices;
   for (int e = 0; e < num_experts; ++e) {

@@ -30,8 +30,8 @@ Result<std::vector<float>> to_f32(const TensorEntry& entry);
 
 /// Brings tensors from a checkpoint to a device, one kind of tensor a method, and counts what it
 /// did. Matrices are packed in `storage` (f32 or bf16), those of blocks in `block_storage` (the
-/// same or f8e4m3); vectors become f32. Pages of the file that were packed are given back to the
-/// system.
+/// same, f8e4m3 or int4); vectors become f32. Rows that do not fit_int4() are kept in f8e4m3. Pages
+/// of the file that were packed are given back to the system.
 class WeightLoader {
  public:
   /// The table and device must outlive the loader. `on_progress` (may be empty) gets the fraction

@@ -96,7 +96,7 @@ TEST_P(DeviceTest, SaysWhatItIs) {
   EXPECT_TRUE(device_->name().starts_with(GetParam().device));
   EXPECT_NE(device_->description().find(GetParam().isa), std::string::npos);
   EXPECT_FALSE(device_->description().empty());
-  for (const DType storage : {DType::kF32, DType::kBf16, DType::kF8E4M3}) {
+  for (const DType storage : {DType::kF32, DType::kBf16, DType::kF8E4M3, DType::kInt4}) {
     const bool is_f32 = GetParam().is_cpu() || storage == DType::kF32;
     EXPECT_EQ(ops().activation_dtype(storage), is_f32 ? DType::kF32 : DType::kBf16);
   }

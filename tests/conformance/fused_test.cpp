@@ -48,7 +48,7 @@ TEST_P(Fused, ProductsThatAddToOneTensor) {
   };
   for (const Case c : {Case{1, 40, 64, 256}, Case{3, 17, 96, 64}, Case{8, 64, 2048, 1024},
                        Case{9, 130, 32, 4096}, Case{16, 32, 160, 96}, Case{30, 64, 64, 128}}) {
-    for (const DType storage : {DType::kBf16, DType::kF8E4M3}) {
+    for (const DType storage : {DType::kBf16, DType::kF8E4M3, DType::kInt4}) {
       const auto w1 = matrix(c.outputs, c.first, storage, 11, 0.2f),
                  w2 = matrix(c.outputs, c.second, storage, 12, 0.2f);
       const Guarded x1 = tensor(random16(c.rows * c.first, 13), {c.rows, c.first});
@@ -203,8 +203,8 @@ TEST_P(Fused, ExpertsFromTheRouterOn) {
     std::int64_t rows, dim, inner, experts, k;
   };
   for (const Case c : {Case{1, 64, 32, 9, 3}, Case{1, 256, 64, 64, 8}, Case{1, 96, 64, 5, 5},
-                       Case{4, 64, 32, 9, 3}, Case{1, 2048, 1024, 3, 2}}) {
-    for (const DType storage : {DType::kBf16, DType::kF8E4M3}) {
+                       Case{4, 64, 32, 9, 3}, Case{1, 160, 96, 5, 2}, Case{1, 2048, 1024, 3, 2}}) {
+    for (const DType storage : {DType::kBf16, DType::kF8E4M3, DType::kInt4}) {
       std::vector<std::unique_ptr<const Matrix>> up, down;
       for (std::int64_t e = 0; e < c.experts; ++e) {
         const auto seed = static_cast<std::uint64_t>(e);

@@ -4,6 +4,7 @@
 #include "backend/registry.h"
 #include "conformance/conformance.h"
 #include "tensor/half.h"
+#include "tensor/int4.h"
 
 namespace fovea::conformance {
 namespace {
@@ -35,6 +36,24 @@ Codes random_codes(std::int64_t count, std::uint64_t seed) {
     codes.values.push_back(f8e4m3_to_f32(bits));
   }
   return codes;
+}
+
+// Weights as 4 bits hold them: what quantise_int4() makes of random ones, rows of tiny and of large
+// numbers among them.
+Floats int4_weights(std::int64_t n, std::int64_t k, std::uint64_t seed) {
+  Floats weights = random_floats(n * k, seed);
+  for (std::int64_t row = 0; row < n; ++row) {
+    const std::span<float> values(weights.data() + row * k, static_cast<std::size_t>(k));
+    for (float& value : values) value *= row % 5 == 4 ? 0.01f : 1.0f;
+    const float step = int4_row_step(values);
+    for (std::int64_t at = 0; at < k; at += kInt4Group) {
+      const Int4Group group = quantise_int4(values.data() + at, step);
+      for (std::int64_t i = 0; i < kInt4Group; ++i) {
+        values[static_cast<std::size_t>(at + i)] = group.value(i) * step;
+      }
+    }
+  }
+  return weights;
 }
 
 class Linear : public ConformanceTest {
@@ -87,6 +106,89 @@ TEST_P(Linear, MatchesReferenceForEveryStorage) {
           tolerance, name_of(size, dtype_name(storage)));
     }
   }
+}
+
+TEST_P(Linear, MultipliesWeightsIn4Bits) {
+  for (const Size& size :
+       {Size{1, 7, 16}, Size{1, 100, 592}, Size{2, 33, 144}, Size{3, 16, 272}, Size{5, 65, 512},
+        Size{9, 40, 528}, Size{17, 31, 48}, Size{40, 130, 320}, Size{70, 67, 64}}) {
+    const Floats x = random_floats(size.m * size.k, 71);
+    const Floats w = random_floats(size.n * size.k, 72), bias = random_floats(size.n, 73);
+    // Quantised as pack() does: what it must multiply by.
+    const Floats used = int4_weights(size.n, size.k, 72);
+    Floats source = w;
+    for (std::int64_t row = 4; row < size.n; row += 5) {
+      for (std::int64_t i = 0; i < size.k; ++i) {
+        source[static_cast<std::size_t>(row * size.k + i)] *= 0.01f;
+      }
+    }
+    const Guarded weight = Guarded::of(source, {size.n, size.k});
+    const auto matrix = pack({weight.view(), {}}, DType::kInt4);
+    ASSERT_NE(matrix, nullptr);
+    EXPECT_EQ(matrix->rows(), size.n);
+    EXPECT_EQ(matrix->cols(), size.k);
+    if (size.k >= 512 && size.n >= 100) {
+      EXPECT_LT(matrix->size_bytes(), static_cast<std::size_t>(size.n * size.k) * 3 / 4);
+    }
+    const Guarded x_tensor = Guarded::of(x, {size.m, size.k}), b = Guarded::of(bias, {size.n});
+    const Guarded y(DType::kF32, {size.m, size.n});
+    ops().linear(stream(),
+                 {.x = x_tensor.view(), .weight = matrix.get(), .bias = b.view(), .y = y.view()});
+    expect_close(y, reference::linear(x, used, {}, bias, size.m, size.n, size.k), Tolerance::kSum,
+                 name_of(size, "int4"));
+  }
+}
+
+TEST_P(Linear, TakesWeightsIn4BitsFromEverySource) {
+  const Size size{6, 19, 80};
+  const Codes codes = random_codes(size.n * size.k, 81);
+  const Floats scale = random_floats(size.n, 82), x = random_floats(size.m * size.k, 83);
+  const Guarded f32 = Guarded::of(codes.values, {size.n, size.k});
+  const Guarded bf16 = Guarded::bf16_of(codes.values, {size.n, size.k});
+  const Guarded bits = Guarded::of(codes.bits, {size.n, size.k});
+  TensorView f8 = bits.view();
+  f8.dtype = DType::kF8E4M3;
+  const Guarded scales = Guarded::of(scale, {size.n}), x_tensor = Guarded::of(x, {size.m, size.k});
+  std::vector<std::uint32_t> first;
+  for (const TensorView& source : {f32.view(), bf16.view(), f8}) {
+    const auto matrix = pack({source, scales.view()}, DType::kInt4);
+    ASSERT_NE(matrix, nullptr);
+    const Guarded y(DType::kF32, {size.m, size.n});
+    ops().linear(stream(), {.x = x_tensor.view(), .weight = matrix.get(), .y = y.view()});
+    // Codes of e4m3 spread widely: of most, the error is that of the largest of their group.
+    expect_close(y, reference::linear(x, codes.values, scale, {}, size.m, size.n, size.k), 0.15,
+                 "int4");
+    if (first.empty()) first = row_bits(y, 0, size.m);
+    EXPECT_EQ(row_bits(y, 0, size.m), first);
+  }
+}
+
+TEST_P(Linear, RowsIn4BitsThatAreNotFiniteGiveNaN) {
+  const Size size{3, 10, 32};
+  Floats w = random_floats(size.n * size.k, 91);
+  w[static_cast<std::size_t>(2 * size.k + 5)] = std::numeric_limits<float>::infinity();
+  w[static_cast<std::size_t>(9 * size.k)] = std::numeric_limits<float>::quiet_NaN();
+  for (std::int64_t i = 0; i < size.k; ++i) w[static_cast<std::size_t>(4 * size.k + i)] = 0;
+  const Guarded weight = Guarded::of(w, {size.n, size.k});
+  const auto matrix = pack({weight.view(), {}}, DType::kInt4);
+  const Guarded x = Guarded::of(random_floats(size.m * size.k, 92), {size.m, size.k});
+  const Guarded y(DType::kF32, {size.m, size.n});
+  ops().linear(stream(), {.x = x.view(), .weight = matrix.get(), .y = y.view()});
+  const Floats values = y.floats();
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const std::size_t row = i % static_cast<std::size_t>(size.n);
+    EXPECT_EQ(std::isnan(values[i]), row == 2 || row == 9) << "row " << row;
+    if (row == 4) {
+      EXPECT_EQ(values[i], 0);
+    }
+  }
+}
+
+TEST_P(Linear, RowsThatDoNotFit4BitsAreAnError) {
+  const Guarded weight = Guarded::of(random_floats(4 * 24, 95), {4, 24});
+  const auto matrix = ops().pack({weight.view(), {}}, DType::kInt4);
+  ASSERT_FALSE(matrix.ok());
+  EXPECT_EQ(matrix.error().code, ErrorCode::kUnsupported);
 }
 
 TEST_P(Linear, FusesActivationAndAdd) {
@@ -227,14 +329,15 @@ TEST_P(Linear, RowsAreBitEqualAtAnyBatchAndNumberOfThreads) {
   const std::int64_t most_rows = 301;
   auto other_device = GetParam().create(5);
   ASSERT_TRUE(other_device.ok());
-  for (const Size size : {Size{most_rows, 101, 588}, Size{most_rows, 260, 515}}) {
+  for (const Size size : {Size{most_rows, 101, 592}, Size{most_rows, 260, 515}}) {
     const Floats x = random_floats(size.m * size.k, 61, 3);
     const Guarded x_tensor = Guarded::of(x, {size.m, size.k});
     const Guarded w = Guarded::of(random_floats(size.n * size.k, 62), {size.n, size.k});
     const Guarded scale = Guarded::of(random_floats(size.n, 63), {size.n});
     const Guarded bias = Guarded::of(random_floats(size.n, 64), {size.n});
     const Guarded add = Guarded::of(random_floats(size.n, 65), {1, size.n});
-    for (const DType storage : {DType::kF32, DType::kBf16, DType::kF8E4M3}) {
+    for (const DType storage : {DType::kF32, DType::kBf16, DType::kF8E4M3, DType::kInt4}) {
+      if (storage == DType::kInt4 && !fits_int4(size.k)) continue;
       const auto run = [&](Device& device, std::int64_t begin, std::int64_t count) {
         const auto matrix = device.ops().pack({w.view(), scale.view()}, storage).value();
         const Guarded y(DType::kF32, {count, size.n});

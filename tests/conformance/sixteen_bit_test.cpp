@@ -9,6 +9,7 @@
 #include "backend/registry.h"
 #include "conformance/conformance.h"
 #include "conformance/kv_pool.h"
+#include "tensor/int4.h"
 
 namespace fovea::conformance {
 namespace {
@@ -132,7 +133,8 @@ TEST_P(SixteenBit, LinearForEveryNumberOfRows) {
     const Floats w = random16(s.n * s.k, 2);
     const Floats bias = random_floats(s.n, 3);
     const Guarded weight = Guarded::of(w, {s.n, s.k}), bias_tensor = Guarded::of(bias, {s.n});
-    for (const DType storage : {DType::kBf16, DType::kF8E4M3}) {
+    for (const DType storage : {DType::kBf16, DType::kF8E4M3, DType::kInt4}) {
+      if (storage == DType::kInt4 && !fits_int4(s.k)) continue;
       const bool f8 = storage == DType::kF8E4M3;
       const Floats x = f8 ? small_numbers(s.m, s.k, 1) : random16(s.m * s.k, 1);
       const auto matrix = ops().pack({weight.view(), {}}, storage).value();
@@ -177,7 +179,13 @@ TEST_P(SixteenBit, ProductsAtOnceAreThoseOneAfterTheOther) {
                                         std::pair{Product{48, DType::kF8E4M3, DType::kBf16},
                                                   Product{96, DType::kF8E4M3, DType::kBf16}},
                                         std::pair{Product{48, DType::kF8E4M3, DType::kBf16},
-                                                  Product{96, DType::kBf16, DType::kF32}}}) {
+                                                  Product{96, DType::kBf16, DType::kF32}},
+                                        std::pair{Product{200, DType::kInt4, DType::kBf16},
+                                                  Product{36, DType::kInt4, DType::kF32}},
+                                        std::pair{Product{33, DType::kBf16, DType::kBf16},
+                                                  Product{96, DType::kInt4, DType::kBf16}},
+                                        std::pair{Product{48, DType::kInt4, DType::kBf16},
+                                                  Product{96, DType::kF8E4M3, DType::kF32}}}) {
       const Guarded x = Guarded::bf16_of(random_floats(rows * k, 21), {rows, k});
       std::vector<std::unique_ptr<const Matrix>> weights;
       std::vector<Guarded> alone, together;
@@ -472,7 +480,7 @@ TEST_P(SixteenBit, Pictures) {
 void SixteenBit::check_experts(std::uint64_t num_experts, std::int64_t dim, std::int64_t inner,
                                std::int64_t k, const Ints& chosen) {
   const std::int64_t rows = static_cast<std::int64_t>(chosen.size()) / k;
-  for (const DType storage : {DType::kBf16, DType::kF8E4M3}) {
+  for (const DType storage : {DType::kBf16, DType::kF8E4M3, DType::kInt4}) {
     std::vector<std::unique_ptr<const Matrix>> up, down;
     for (std::uint64_t e = 0; e < num_experts; ++e) {
       for (auto [list, m, n] : {std::tuple{&up, 2 * inner, dim}, std::tuple{&down, dim, inner}}) {

@@ -77,12 +77,14 @@ inline Difference compare(const Rows& actual, const Rows& reference) {
 /// where H_N is the harmonic sum.
 class Expected {
  public:
-  /// `blocks` is the type of the large matrices (f8e4m3, or `storage`), `pages` that of keys and
-  /// values.
+  /// `blocks` is the type of the large matrices (f8e4m3, int4, or `storage`), `pages` that of keys
+  /// and values.
   Expected(const ModelConfig& config, DType storage, DType blocks, DType pages)
-      : config_(config), unit_(unit_of(storage)), unit8_(unit_of(blocks)) {
+      : config_(config),
+        unit_(unit_of(storage)),
+        unit_of_blocks_(unit_of(blocks)),
+        blocks_(blocks) {
     if (pages == DType::kF8E4M3 || pages == DType::kI8) unit_of_pages_ = unit_of(pages);
-    is_f8_ = blocks == DType::kF8E4M3;
   }
 
   /// Of the encoder's output and of the embeddings made from it.
@@ -100,19 +102,29 @@ class Expected {
   }
 
  private:
+  // What 4 bits make of normally distributed weights: tests/unit/tensor/int4_test.cpp holds them to
+  // it.
+  static constexpr double kInt4Error = 0.073;
+
   // 0.2 * 2^-mantissa bits.
   static double unit_of(DType dtype) {
     if (dtype == DType::kF8E4M3) return 0.2 / 8;
     if (dtype == DType::kI8) return 3.0 / 127 / std::sqrt(12.0);  // the largest of a head is 3 rms
+    if (dtype == DType::kInt4) return kInt4Error;
     return dtype == DType::kBf16 ? 0.2 / 128 : 0.2 / 8388608;
   }
 
+  // A branch has two products in a row. In 4 bits each counts the error of its weights; activations
+  // stay as they are.
   // unit_of_pages: of attention's keys and values, 0 if no coarser than all else.
   double tower(int blocks, double roundings, double operands, double unit_of_pages = 0) const {
     const int branches = 2 * blocks;
     double harmonic = 0;
     for (int n = 1; n <= branches; ++n) harmonic += 1.0 / n;
-    const double own = roundings * unit_ * unit_ + (is_f8_ ? operands * unit8_ * unit8_ : 0) +
+    if (blocks_ == DType::kInt4) operands = 2;
+    const bool is_narrow = blocks_ == DType::kF8E4M3 || blocks_ == DType::kInt4;
+    const double own = roundings * unit_ * unit_ +
+                       (is_narrow ? operands * unit_of_blocks_ * unit_of_blocks_ : 0) +
                        unit_of_pages * unit_of_pages;  // k and v, in every second branch
     return std::sqrt(own * harmonic + branches * unit_ * unit_);
   }
@@ -135,8 +147,8 @@ class Expected {
   }
 
   const ModelConfig& config_;
-  double unit_, unit8_, unit_of_pages_ = 0;
-  bool is_f8_ = false;
+  double unit_, unit_of_blocks_, unit_of_pages_ = 0;
+  DType blocks_;
 };
 
 }  // namespace fovea::agreement

@@ -98,8 +98,10 @@ TEST_P(BatchInvariance, AnAnswerIsTheSameAloneAndAmong63Others) {
 INSTANTIATE_TEST_SUITE_P(, BatchInvariance,
                          testing::Values(InvarianceCase{"md2-gqa", Precision::kBf16, "md2_bf16"},
                                          InvarianceCase{"md2-gqa", Precision::kFp8, "md2_fp8"},
+                                         InvarianceCase{"md2-gqa", Precision::kInt4, "md2_int4"},
                                          InvarianceCase{"md3", Precision::kBf16, "md3_bf16"},
-                                         InvarianceCase{"md3", Precision::kFp8, "md3_fp8"}),
+                                         InvarianceCase{"md3", Precision::kFp8, "md3_fp8"},
+                                         InvarianceCase{"md3", Precision::kInt4, "md3_int4"}),
                          [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace

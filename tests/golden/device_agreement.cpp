@@ -40,8 +40,8 @@ constexpr int kLogitRows = 64;  // of the prompt's end
 // In f32 it is the order of sums that counts, as in the golden stages.
 constexpr double kLeastLimit = 1e-5;
 
-/// "cuda:fp8", "cpu:f32"; "cpu/avx512:bf16" forces an instruction set; "cuda:bf16+int8" has keys
-/// and values in 8 bits (int8 or fp8).
+/// "cuda:fp8", "cuda:int4", "cpu:f32"; "cpu/avx512:bf16" forces an instruction set;
+/// "cuda:bf16+int8" has keys and values in 8 bits (int8 or fp8).
 struct RunSpec {
   std::string text, device, isa;
   DType storage = DType::kBf16;
@@ -61,8 +61,10 @@ struct RunSpec {
       spec.storage = spec.blocks = DType::kF32;
     } else if (dtype == "fp8") {
       spec.blocks = DType::kF8E4M3;
+    } else if (dtype == "int4") {
+      spec.blocks = DType::kInt4;
     } else if (dtype != "bf16") {
-      return invalid_argument("\"{}\": DEVICE:f32, DEVICE:bf16 or DEVICE:fp8", text);
+      return invalid_argument("\"{}\": DEVICE: and f32, bf16, fp8 or int4", text);
     }
     spec.pages = spec.storage;
     if (pages == "int8") {

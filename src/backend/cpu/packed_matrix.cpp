@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "backend/int4_row.h"
 #include "base/error.h"
 #include "base/math.h"
 #include "tensor/half.h"
@@ -83,6 +84,30 @@ struct PanelJob {
     });
   }
 
+  // The rows' steps become their scales.
+  void pack_int4(const MatrixSource& source, std::byte* out) const {
+    std::fill(out, out + cols / kInt4Group * int4_group_bytes(), std::byte{0});
+    Int4Row quantised;
+    for (std::int64_t r = 0; r < count; ++r) {
+      quantised.quantise(source, row_begin + r);
+      scale[row_begin + r] = quantised.step();
+      for (std::int64_t g = 0; g < cols / kInt4Group; ++g) {
+        const Int4Group& group = quantised.group(g);
+        std::byte* to = out + g * int4_group_bytes();
+        to[r] = std::byte{group.scale};
+        std::uint32_t words[2] = {0, 0};
+        for (std::size_t i = 0; i < kInt4Group; ++i) {
+          words[i / 8] |= (static_cast<std::uint32_t>(group.codes[i]) & 0xfu) << (i % 8 * 4);
+        }
+        for (std::int64_t half = 0; half < 2; ++half) {
+          std::memcpy(to + panel_cols + (half * panel_cols + r) * 4, &words[half], 4);
+        }
+      }
+    }
+  }
+  // Scales and codes of a group of all columns.
+  std::int64_t int4_group_bytes() const { return panel_cols * (1 + kInt4Group / 2); }
+
   // The kernels know no NaN codes; a row that holds one gives NaN through its scale.
   void put_code(std::uint8_t code, std::int64_t row, std::uint8_t& out) const {
     const bool is_nan = (code & 0x7f) == 0x7f;
@@ -121,6 +146,19 @@ struct PanelJob {
   }
 };
 
+PanelType panel_type(DType storage) {
+  switch (storage) {
+    case DType::kF32:
+      return PanelType::kF32;
+    case DType::kBf16:
+      return PanelType::kBf16;
+    case DType::kInt4:
+      return PanelType::kInt4;
+    default:
+      return PanelType::kF8;
+  }
+}
+
 }  // namespace
 
 std::int64_t PackedMatrix::num_panels() const {
@@ -128,6 +166,10 @@ std::int64_t PackedMatrix::num_panels() const {
 }
 
 std::size_t PackedMatrix::panel_bytes() const {
+  if (type_ == PanelType::kInt4) {
+    return static_cast<std::size_t>(cols_ / kInt4Group * kernels_->panel_cols *
+                                    (1 + kInt4Group / 2));
+  }
   const std::int64_t depth = type_ == PanelType::kBf16 ? round_up(cols_, std::int64_t{2}) : cols_;
   const std::int64_t element = type_ == PanelType::kF32 ? 4 : (type_ == PanelType::kBf16 ? 2 : 1);
   return static_cast<std::size_t>(depth * kernels_->panel_cols * element);
@@ -141,22 +183,25 @@ Result<std::unique_ptr<const Matrix>> PackedMatrix::pack(const MatrixSource& sou
   if (weight.dtype == DType::kI32 || weight.dtype == DType::kI8 || weight.dtype == DType::kU8) {
     return error(ErrorCode::kUnsupported, "a {} matrix cannot be packed", dtype_name(weight.dtype));
   }
-  if (storage != DType::kF32 && storage != DType::kBf16 && storage != DType::kF8E4M3) {
+  if (storage != DType::kF32 && storage != DType::kBf16 && storage != DType::kF8E4M3 &&
+      storage != DType::kInt4) {
     return error(ErrorCode::kUnsupported, "the CPU backend does not store weights as {}",
                  dtype_name(storage));
   }
   const std::int64_t rows = weight.shape[0];
   const std::int64_t cols = weight.shape[1];
+  if (storage == DType::kInt4 && !fits_int4(cols)) {
+    return error(ErrorCode::kUnsupported, "rows of {} cannot be stored in 4 bits", cols);
+  }
   FOVEA_CHECK(source.row_scale.empty() || source.row_scale.num_elements() == rows,
               "{} row scales for {} rows", source.row_scale.num_elements(), rows);
   FOVEA_CHECK(kernels.panel_cols <= kMostPanelCols, "panels of {} columns", kernels.panel_cols);
-  const PanelType type = storage == DType::kF32    ? PanelType::kF32
-                         : storage == DType::kBf16 ? PanelType::kBf16
-                                                   : PanelType::kF8;
+  const PanelType type = panel_type(storage);
   std::unique_ptr<PackedMatrix> matrix(new PackedMatrix(kernels, type, rows, cols));
   const std::int64_t num_panels = matrix->num_panels();
   const std::size_t panel_bytes = matrix->panel_bytes();
-  const bool scaled = !source.row_scale.empty() || type == PanelType::kF8;
+  const bool scaled =
+      !source.row_scale.empty() || type == PanelType::kF8 || type == PanelType::kInt4;
   matrix->panels_ = allocate_aligned(panel_bytes * static_cast<std::size_t>(num_panels));
   const std::size_t scale_bytes = scaled ? static_cast<std::size_t>(rows) * sizeof(float) : 0;
   matrix->scale_memory_ = allocate_aligned(scale_bytes);
@@ -184,6 +229,8 @@ Result<std::unique_ptr<const Matrix>> PackedMatrix::pack(const MatrixSource& sou
       job.pack_f32(reinterpret_cast<float*>(out));
     } else if (type == PanelType::kBf16) {
       job.pack_bf16(reinterpret_cast<std::uint16_t*>(out));
+    } else if (type == PanelType::kInt4) {
+      job.pack_int4(source, out);
     } else if (weight.dtype == DType::kF8E4M3) {
       job.copy_codes(reinterpret_cast<std::uint8_t*>(out));
     } else {

@@ -15,8 +15,8 @@ namespace fovea::cpu {
 /// the instruction set it was packed for.
 class PackedMatrix final : public Matrix {
  public:
-  /// storage: f32, bf16 or f8e4m3. Sources that are not fp8 are quantised to fp8 with one scale per
-  /// row (the largest magnitude becomes 448). Errors: kResourceExhausted, kUnsupported.
+  /// storage: f32, bf16, f8e4m3 or int4. Sources that are not fp8 are quantised to fp8 with one
+  /// scale per row (the largest magnitude becomes 448). Errors: kResourceExhausted, kUnsupported.
   static Result<std::unique_ptr<const Matrix>> pack(const MatrixSource& source, DType storage,
                                                     const KernelTable& kernels, ThreadPool& pool);
 

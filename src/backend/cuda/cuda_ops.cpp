@@ -1,6 +1,7 @@
 #include "backend/cuda/cuda_ops.h"
 
 #include <algorithm>
+#include <numeric>
 #include <optional>
 
 #include "backend/portable/device_matrix.h"
@@ -56,11 +57,21 @@ StreamedTerm as_term(const StreamedLinear& product) {
 
 }  // namespace
 
+WeightType weight_type(const portable::DeviceMatrix& matrix) {
+  switch (matrix.weight().dtype) {
+    case DType::kF8E4M3:
+      return WeightType::kFloat8;
+    case DType::kInt4:
+      return WeightType::kInt4;
+    default:
+      return WeightType::kBf16;
+  }
+}
+
 // A product for the kernel of few rows, if it takes it.
 std::optional<StreamedLinear> CudaOps::as_streamed(const LinearArgs& args) const {
   const portable::DeviceMatrix& matrix = device_matrix(*args.weight);
   const std::int64_t rows = args.x.shape[0];
-  const DType storage = matrix.weight().dtype;
   if (!is_native(args) || !can_stream(rows, matrix.cols())) return std::nullopt;
   return StreamedLinear{.x = args.x.data,
                         .weight = matrix.weight().data,
@@ -73,7 +84,7 @@ std::optional<StreamedLinear> CudaOps::as_streamed(const LinearArgs& args) const
                         .k = static_cast<int>(matrix.cols()),
                         .add_rows = args.add.empty() ? 1 : static_cast<int>(args.add.shape[0]),
                         .activation = static_cast<int>(args.activation),
-                        .weight_is_f8 = storage == DType::kF8E4M3,
+                        .weight_type = weight_type(matrix),
                         .add_is_f32 = args.add.dtype == DType::kF32,
                         .y_is_f32 = args.y.dtype == DType::kF32};
 }
@@ -101,8 +112,8 @@ const void* CudaOps::narrow_bias(CudaStream& stream, const portable::DeviceMatri
 bool CudaOps::multiply_large(CudaStream& stream, const LinearArgs& args) {
   const auto& matrix = device_matrix(*args.weight);
   const std::int64_t rows = args.x.shape[0];
-  const bool is_f8 = matrix.weight().dtype == DType::kF8E4M3;
-  if (products_ == nullptr || (!is_f8 && !matrix.scale().empty()) || matrix.cols() % 4 != 0 ||
+  const bool is_narrow = weight_type(matrix) != WeightType::kBf16;
+  if (products_ == nullptr || (!is_narrow && !matrix.scale().empty()) || matrix.cols() % 4 != 0 ||
       matrix.rows() % 8 != 0) {
     return false;
   }
@@ -132,6 +143,20 @@ bool CudaOps::multiply_large(CudaStream& stream, const LinearArgs& args) {
   return true;
 }
 
+// A weight in 8 or 4 bits as bf16, its scales included, until the next product; null, and a stream
+// that has failed, when memory runs out.
+const void* CudaOps::widened(CudaStream& stream, const portable::DeviceMatrix& matrix) {
+  std::byte* memory =
+      operand_.get(launcher_, stream, static_cast<std::size_t>(matrix.rows() * matrix.cols()) * 2);
+  if (memory == nullptr) return nullptr;
+  const auto widen = weight_type(matrix) == WeightType::kInt4 ? widen_int4 : widen_rows;
+  const float* scale = matrix.scale().empty() ? nullptr : matrix.scale().as<float>();
+  stream.check(widen(matrix.weight().data, scale, memory, static_cast<int>(matrix.rows()),
+                     static_cast<int>(matrix.cols()), stream.for_kernels()),
+               "widening a weight");
+  return memory;
+}
+
 // `activation` becomes what is left to do.
 bool CudaOps::run_large(CudaStream& stream, const portable::DeviceMatrix& matrix,
                         const LargeProduct& product, Activation& activation) {
@@ -140,7 +165,13 @@ bool CudaOps::run_large(CudaStream& stream, const portable::DeviceMatrix& matrix
     if (p.gelu_tanh) activation = Activation::kNone;
     return true;
   };
-  if (matrix.weight().dtype != DType::kF8E4M3) return run(product);
+  const WeightType type = weight_type(matrix);
+  if (type == WeightType::kBf16) return run(product);
+  LargeProduct wide = product;
+  if (type == WeightType::kInt4) {
+    wide.weight = widened(stream, matrix);
+    return wide.weight == nullptr || run(wide);
+  }
   const std::size_t x_bytes =
       round_up(static_cast<std::size_t>(product.m * product.k), std::size_t{256});
   std::byte* memory =
@@ -165,15 +196,8 @@ bool CudaOps::run_large(CudaStream& stream, const portable::DeviceMatrix& matrix
   // Where the device does not multiply such matrices, the weight is widened for the occasion.
   constexpr std::int64_t kMostWidened = 65535;
   if (product.n > kMostWidened || product.k % 8 != 0) return false;
-  LargeProduct wide = product;
-  memory = operand_.get(launcher_, stream, static_cast<std::size_t>(product.n * product.k) * 2);
-  if (memory == nullptr) return true;
-  const float* scale = matrix.scale().empty() ? nullptr : matrix.scale().as<float>();
-  stream.check(widen_rows(matrix.weight().data, scale, memory, static_cast<int>(product.n),
-                          static_cast<int>(product.k), stream.for_kernels()),
-               "widening a weight");
-  wide.weight = memory;
-  return run(wide);
+  wide.weight = widened(stream, matrix);
+  return wide.weight == nullptr || run(wide);
 }
 
 void CudaOps::run_streamed(CudaStream& stream, const StreamedProducts& products,
@@ -204,7 +228,8 @@ void CudaOps::linears(Stream& stream, std::span<const LinearArgs> products) {
     portable::check_linear(products[1]);
     const std::optional<StreamedLinear> first = as_streamed(products[0]),
                                         second = as_streamed(products[1]);
-    if (first && second && first->k == second->k && first->x == second->x) {
+    if (first && second && first->k == second->k && first->x == second->x &&
+        can_stream_together(first->weight_type, second->weight_type)) {
       run_streamed(static_cast<CudaStream&>(stream), {*first, *second},
                    {products[0].y, products[1].y});
       return;
@@ -251,8 +276,9 @@ void CudaOps::add_linears(Stream& stream, std::span<const LinearArgs> products) 
     if (products.size() == 2) terms[i] = as_streamed(products[i]);
   }
   if (!terms[0] || !terms[1] || terms[0]->y_is_f32 ||
-      terms[0]->weight_is_f8 != terms[1]->weight_is_f8 || terms[0]->activation != 0 ||
-      terms[1]->activation != 0) {
+      terms[0]->weight_type != terms[1]->weight_type ||
+      !can_stream_parts(terms[0]->weight_type, std::gcd(terms[0]->k, terms[1]->k)) ||
+      terms[0]->activation != 0 || terms[1]->activation != 0) {
     return PortableOps::add_linears(stream, products);
   }
   auto& cuda_stream = static_cast<CudaStream&>(stream);
@@ -262,7 +288,7 @@ void CudaOps::add_linears(Stream& stream, std::span<const LinearArgs> products) 
                   .y = terms[0]->y,
                   .m = terms[0]->m,
                   .n = terms[0]->n,
-                  .weights_are_f8 = terms[0]->weight_is_f8,
+                  .weight_type = terms[0]->weight_type,
                   .first_is_early = false,
                   .part_depth = 0};
   // What is there already is multiplied while the newest kernel still runs.

@@ -12,6 +12,9 @@
 
 namespace fovea::cuda {
 
+/// Of a weight that is not f32.
+WeightType weight_type(const portable::DeviceMatrix& matrix);
+
 /// PortableOps with what NVIDIA's hardware does better: bf16 products through cuBLASLt, or with
 /// weights streamed from memory for a few rows; attention on tensor cores; routed experts in two
 /// products for all of them; norms that read a row once. What is not bf16 takes the portable
@@ -56,7 +59,7 @@ class CudaOps final : public portable::PortableOps {
   std::optional<StreamedLinear> as_streamed(const LinearArgs& args) const;
   void run_streamed(CudaStream& stream, const StreamedProducts& products,
                     std::initializer_list<TensorView> written);
-  std::optional<StreamedTerm> beside_experts(const RoutedExpertsArgs& args, bool is_f8,
+  std::optional<StreamedTerm> beside_experts(const RoutedExpertsArgs& args, WeightType type,
                                              std::int64_t inner) const;
   std::optional<NewRows> as_new_rows(const CachedAttentionArgs& args) const;
   static DecodedRows decoded_rows(TensorView qkv, KvPages pages, HeadLayout heads,
@@ -69,6 +72,7 @@ class CudaOps final : public portable::PortableOps {
   bool multiply_large(CudaStream& stream, const LinearArgs& args);
   const void* narrow_bias(CudaStream& stream, const portable::DeviceMatrix& matrix,
                           TensorView bias);
+  const void* widened(CudaStream& stream, const portable::DeviceMatrix& matrix);
   bool run_large(CudaStream& stream, const portable::DeviceMatrix& matrix,
                  const LargeProduct& product, Activation& activation);
 

@@ -237,7 +237,7 @@ std::optional<NewRows> CudaOps::as_new_rows(const CachedAttentionArgs& args) con
   constexpr std::int64_t kMostTauRows = 16;
   const portable::DeviceMatrix& tau = portable::device_matrix(*args.tau.weight);
   if (rows > kMostTauRows || tau.weight().dtype == DType::kF32 ||
-      heads.num_kv_heads != heads.num_heads) {
+      tau.weight().dtype == DType::kInt4 || heads.num_kv_heads != heads.num_heads) {
     return std::nullopt;
   }
   FOVEA_CHECK(tau.rows() == 2 * heads.num_heads && tau.cols() == width &&

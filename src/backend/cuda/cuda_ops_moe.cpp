@@ -31,7 +31,7 @@ void put_experts(Experts experts, ExpertProduct& product) {
   }
   product.n = static_cast<int>(experts[0]->rows());
   product.k = static_cast<int>(experts[0]->cols());
-  product.weights_are_f8 = device_matrix(*experts[0]).weight().dtype == DType::kF8E4M3;
+  product.weight_type = weight_type(device_matrix(*experts[0]));
 }
 
 // Whether the native kernels take these experts.
@@ -39,7 +39,7 @@ bool can_run(Experts up, Experts down) {
   if (up.size() > kMostNativeExperts) return false;
   for (const Experts experts : {up, down}) {
     const std::optional<DType> storage = common_storage(experts);
-    if (storage != DType::kBf16 && storage != DType::kF8E4M3) return false;
+    if (!storage || storage == DType::kF32) return false;
     if (experts[0]->cols() % 32 != 0) return false;
   }
   return up[0]->rows() == 2 * down[0]->cols() && down[0]->rows() == up[0]->cols();
@@ -142,15 +142,15 @@ void CudaOps::moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorVi
 }
 
 // The product beside the experts as a part of their second one, if it can be that.
-std::optional<StreamedTerm> CudaOps::beside_experts(const RoutedExpertsArgs& args, bool is_f8,
+std::optional<StreamedTerm> CudaOps::beside_experts(const RoutedExpertsArgs& args, WeightType type,
                                                     std::int64_t inner) const {
   if (args.beside == nullptr) return std::nullopt;
   portable::check_linear(*args.beside);
   FOVEA_CHECK(args.beside->y.data == args.y.data && args.beside->add.data == args.y.data,
               "a product beside the experts that adds to something else");
   const std::optional<StreamedLinear> product = as_streamed(*args.beside);
-  if (!product || product->weight_is_f8 != is_f8 || product->k % inner != 0 ||
-      product->activation != 0) {
+  if (!product || product->weight_type != type || product->k % inner != 0 ||
+      !can_stream_parts(type, inner) || product->activation != 0) {
     return std::nullopt;
   }
   return StreamedTerm{product->x, product->weight, product->scale, product->bias, product->k};
@@ -184,7 +184,7 @@ void CudaOps::routed_experts(Stream& stream, const RoutedExpertsArgs& args) {
   product.num_pairs = static_cast<int>(k);
   product.num_experts = static_cast<int>(num_experts);
   put_experts(args.down, product);
-  const std::optional<StreamedTerm> beside = beside_experts(args, product.weights_are_f8, inner);
+  const std::optional<StreamedTerm> beside = beside_experts(args, product.weight_type, inner);
   const bool is_early = cuda_stream.may_read_early({args.x, args.router});
   if (args.beside != nullptr && !beside) linear(stream, *args.beside);
   put_experts(args.up, product);

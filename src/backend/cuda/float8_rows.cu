@@ -81,6 +81,34 @@ __global__ void __launch_bounds__(kThreads)
   *reinterpret_cast<uint4*>(y + at) = {out[0], out[1], out[2], out[3]};
 }
 
+// A warp has a tile. Grid: x = kThreads / 32 tiles of a row of tiles, y = row of tiles.
+__global__ void __launch_bounds__(kThreads)
+    widen_tiles(const Int4Tile* x, const float* step, __nv_bfloat16* y, int rows, int width) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, tiles = kernels::int4_tiles(width);
+  const int depth_tile = static_cast<int>(blockIdx.x * (kThreads / 32) + threadIdx.x / 32);
+  const int row = static_cast<int>(blockIdx.y * kernels::kInt4TileRows) + lane / 4;
+  if (depth_tile >= tiles || row >= rows) return;
+  const Int4Tile& tile = x[static_cast<std::size_t>(blockIdx.y) * tiles + depth_tile];
+  const uint2 codes = *reinterpret_cast<const uint2*>(tile.codes + lane * 2);
+  const unsigned all = *reinterpret_cast<const unsigned*>(tile.scales + lane / 4 * 4);
+  unsigned scales[2];  // of both halves, twice
+  widen_float8(__byte_perm(all, all, lane % 4 < 2 ? 0x2020u : 0x3131u), scales);
+  const unsigned factor = pair_of(step[row], step[row]);  // a power of two
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int at =
+        depth_tile * static_cast<int>(kernels::kInt4TileDepth) + half * 32 + lane % 4 * 8;
+    if (at >= width) continue;
+    uint4 values = widened_int4(half == 0 ? codes.x : codes.y, scales[0], half);
+    for (unsigned* pair : {&values.x, &values.y, &values.z, &values.w}) {
+      asm("fma.rn.bf16x2 %0, %1, %2, %3;"
+          : "=r"(*pair)
+          : "r"(*pair), "r"(factor), "r"(0x80008000u));
+    }
+    *reinterpret_cast<uint4*>(y + static_cast<std::size_t>(row) * width + at) = values;
+  }
+}
+
 }  // namespace
 
 cudaError_t quantise_rows(const QuantisedRows& args, KernelStream stream) {
@@ -105,6 +133,17 @@ cudaError_t widen_rows(const void* x, const float* scale, void* y, int rows, int
                   static_cast<unsigned>(rows));
   widen<<<grid, kThreads, 0, stream.handle>>>(static_cast<const std::uint8_t*>(x), scale,
                                               static_cast<__nv_bfloat16*>(y), width);
+  return cudaGetLastError();
+}
+
+cudaError_t widen_int4(const void* x, const float* step, void* y, int rows, int width,
+                       KernelStream stream) {
+  constexpr int kTilesOfBlock = kThreads / 32, kTileRows = kernels::kInt4TileRows;
+  const int tiles = (width + 63) / 64;
+  const dim3 grid(static_cast<unsigned>((tiles + kTilesOfBlock - 1) / kTilesOfBlock),
+                  static_cast<unsigned>((rows + kTileRows - 1) / kTileRows));
+  widen_tiles<<<grid, kThreads, 0, stream.handle>>>(static_cast<const Int4Tile*>(x), step,
+                                                    static_cast<__nv_bfloat16*>(y), rows, width);
   return cudaGetLastError();
 }
 

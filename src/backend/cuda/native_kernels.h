@@ -36,11 +36,18 @@ inline constexpr int kMostNormWidth = 8192;
 constexpr bool can_norm(std::int64_t width) { return width % 8 == 0 && width <= kMostNormWidth; }
 cudaError_t row_norm(const RowNorm& args, KernelStream stream);
 
+/// What a weight is stored as.
+enum class WeightType : int {
+  kBf16,    ///< row by row
+  kFloat8,  ///< row by row, e4m3
+  kInt4,    ///< kernels/int4_tile.h
+};
+
 /// y = activation(x . weight^T * scale + bias) + add for a few rows: every weight is read once. A
 /// row comes out the same to the bit at any number of rows.
 struct StreamedLinear {
   const void* x;       ///< [m, k] bf16
-  const void* weight;  ///< [n, k] bf16 or f8e4m3
+  const void* weight;  ///< [n, k]
   const float* scale;  ///< [n] or null
   const float* bias;   ///< [n] or null
   const void* add;     ///< [add_rows, n] of the type of y or f32; null = none
@@ -48,7 +55,7 @@ struct StreamedLinear {
   int m, n, k;
   int add_rows;
   int activation;  ///< as fovea::Activation
-  bool weight_is_f8;
+  WeightType weight_type;
   bool add_is_f32;
   bool y_is_f32;
 };
@@ -56,6 +63,14 @@ inline constexpr int kMostStreamedRows = 16;
 /// Whether the kernel takes these sizes.
 constexpr bool can_stream(std::int64_t m, std::int64_t k) {
   return m >= 1 && m <= kMostStreamedRows && k % 32 == 0;
+}
+/// Whether streamed_products() takes weights of these types at once.
+constexpr bool can_stream_together(WeightType a, WeightType b) {
+  return a == b || a == WeightType::kBf16 || b == WeightType::kBf16;
+}
+/// Whether the parts of a sum may have this depth.
+constexpr bool can_stream_parts(WeightType type, std::int64_t depth) {
+  return depth % (type == WeightType::kInt4 ? 64 : 32) == 0;
 }
 /// One or two products of the same rows at once.
 struct StreamedProducts {
@@ -68,19 +83,19 @@ cudaError_t streamed_products(const StreamedProducts& args, KernelStream stream)
 /// One product of a sum.
 struct StreamedTerm {
   const void* x;       ///< [m, k] bf16
-  const void* weight;  ///< [n, k] bf16 or f8e4m3
+  const void* weight;  ///< [n, k]
   const float* scale;  ///< [n] or null
   const float* bias;   ///< [n] or null
   int k;               ///< a multiple of 32
 };
-/// y += first + second for up to kMostStreamedRows rows. first_is_early: first.x was written before
-/// the kernel in front of this one, which touches neither of them and waits before it lets this one
-/// start.
+/// y += first + second for up to kMostStreamedRows rows; can_stream_parts() of the common divisor
+/// of their depths. first_is_early: first.x was written before the kernel in front of this one,
+/// which touches neither of them and waits before it lets this one start.
 struct StreamedSum {
   StreamedTerm first, second;
   void* y;  ///< [m, n] bf16
   int m, n;
-  bool weights_are_f8;
+  WeightType weight_type;
   bool first_is_early;
   int part_depth = 0;  ///< set by streamed_sum()
 };
@@ -104,13 +119,14 @@ struct ExpertProduct {
   void* y;
   int num_rows, num_pairs, num_experts;
   int n, k;  ///< of each weight; of up, n is 2 inner
-  bool weights_are_f8;
+  WeightType weight_type;
   /// Of up and a single row: x and router were written before the kernel in front of this one,
   /// which waits before it lets this one start.
   bool is_early;
-  StreamedTerm
-      beside;  ///< of down and a single row; no weight = none. k: a multiple of the experts'
-  const void* weights[kMostNativeExperts];  ///< [n, k] bf16 or f8e4m3
+  /// Of down and a single row; no weight = none. k: a multiple of the experts', of which
+  /// can_stream_parts().
+  StreamedTerm beside;
+  const void* weights[kMostNativeExperts];  ///< [n, k]
   const float* scales[kMostNativeExperts];  ///< [n] or null
 };
 /// Of up to so many rows: every weight that is needed is read once.
@@ -144,6 +160,9 @@ cudaError_t quantise_rows(const QuantisedRows& args, KernelStream stream);
 /// y[r] = x[r] * scale[r] as bf16; x [rows, width] e4m3, scale [rows] or null. width: a multiple of
 /// 8; up to 65,535 rows.
 cudaError_t widen_rows(const void* x, const float* scale, void* y, int rows, int width,
+                       KernelStream stream);
+/// The same of weights in 4 bits: x in tiles, step [rows]; up to 524,280 rows.
+cudaError_t widen_int4(const void* x, const float* step, void* y, int rows, int width,
                        KernelStream stream);
 
 /// Where attention finds its rows and keys; see kernels/attention.h for the tables.

@@ -64,11 +64,11 @@ class ExpertItems {
   }
   __device__ __forceinline__ void weight_rows(int item, int, const W*& upper,
                                               const W*& lower) const {
-    const auto* weight = static_cast<const W*>(p_.weights[piece(item).expert]);
+    const void* weight = p_.weights[piece(item).expert];
     const int n = min(first_output(item) + lane_row(), outputs() - 1);
-    const int other = kUp ? outputs() + n : min(first_output(item) + lane_row() + 8, outputs() - 1);
-    upper = weight + n * static_cast<std::size_t>(p_.k);
-    lower = weight + other * static_cast<std::size_t>(p_.k);
+    const int other = kUp ? outputs() + n : first_output(item) + lane_row() + 8;
+    upper = weight_row<W>(weight, n, p_.n, p_.k);
+    lower = weight_row<W>(weight, other, p_.n, p_.k);
   }
   __device__ __forceinline__ void x_rows(int item, int, const __nv_bfloat16* (&x)[kGroups]) const {
     const ExpertPlaces of = piece(item);
@@ -143,7 +143,7 @@ __global__ void __launch_bounds__(kStreamWarps * 32, kBlocksOfMultiprocessor)
 template <class Stream, class W>
 class RowItems {
  public:
-  static constexpr bool kScalesParts = sizeof(W) == 1;
+  static constexpr bool kScalesParts = kHasRowScale<W>;
   static constexpr bool kReadsEarly = false;
 
   __device__ RowItems(const ExpertProduct& p, const ExpertPlaces* choices)
@@ -155,13 +155,11 @@ class RowItems {
   __device__ __forceinline__ void weight_rows(int, int part, const W*& upper,
                                               const W*& lower) const {
     const bool is_beside = part < beside_parts_;
-    const auto* weight =
-        is_beside ? static_cast<const W*>(p_.beside.weight) + part * static_cast<std::size_t>(p_.k)
-                  : static_cast<const W*>(p_.weights[choice(part).expert]);
-    const auto stride = static_cast<std::size_t>(is_beside ? p_.beside.k : p_.k);
+    const void* weight = is_beside ? p_.beside.weight : p_.weights[choice(part).expert];
+    const int k = is_beside ? p_.beside.k : p_.k, from = is_beside ? part * p_.k : 0;
     const int n = first_row_ + lane_row();
-    upper = weight + min(n, p_.n - 1) * stride;
-    lower = weight + min(n + 8, p_.n - 1) * stride;
+    upper = weight_row<W>(weight, n, p_.n, k, from);
+    lower = weight_row<W>(weight, n + 8, p_.n, k, from);
   }
   __device__ __forceinline__ float2 part_scale(int, int part) const {
     const float* scale = part < beside_parts_ ? p_.beside.scale : p_.scales[choice(part).expert];
@@ -237,7 +235,14 @@ cudaError_t stream(const ExpertProduct& p, bool up, KernelStream on) {
 }  // namespace
 
 cudaError_t streamed_experts(const ExpertProduct& p, bool up, KernelStream on) {
-  return p.weights_are_f8 ? stream<Float8>(p, up, on) : stream<__nv_bfloat16>(p, up, on);
+  switch (p.weight_type) {
+    case WeightType::kFloat8:
+      return stream<Float8>(p, up, on);
+    case WeightType::kInt4:
+      return stream<Int4Tile>(p, up, on);
+    default:
+      return stream<__nv_bfloat16>(p, up, on);
+  }
 }
 
 }  // namespace fovea::cuda

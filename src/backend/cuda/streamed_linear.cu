@@ -28,10 +28,9 @@ class Items {
   __device__ __forceinline__ void weight_rows(int item, int, const W*& upper,
                                               const W*& lower) const {
     const StreamedLinear& p = product(item);
-    const auto* weight = static_cast<const W*>(p.weight);
     const int n = first_row(item) + lane_row();
-    upper = weight + min(n, p.n - 1) * static_cast<std::size_t>(p.k);
-    lower = weight + min(n + 8, p.n - 1) * static_cast<std::size_t>(p.k);
+    upper = weight_row<W>(p.weight, n, p.n, p.k);
+    lower = weight_row<W>(p.weight, n + 8, p.n, p.k);
   }
   __device__ __forceinline__ void x_rows(int, int, const __nv_bfloat16* (&x)[kGroups]) const {
 #pragma unroll
@@ -82,10 +81,10 @@ class Items {
 
 // What one of num_blocks blocks does of two products; groups of 8 rows of x. It stays for all its
 // items, so that weights are under way while one of them ends.
-template <class W, int kGroups>
+template <class Shape, class W, int kGroups>
 __device__ __forceinline__ void multiply(const StreamedLinear& first, const StreamedLinear& second,
                                          int block, int num_blocks, char* shared) {
-  using Stream = WeightStream<W, StreamShape::kWarps, StreamShape::kAheadBytes, kGroups>;
+  using Stream = WeightStream<W, Shape::kWarps, Shape::kAheadBytes, kGroups>;
   Items<Stream, W, kGroups> items(first, second, block, num_blocks);
   Stream stream(items.count(), 1, first.k, *reinterpret_cast<typename Stream::Shared*>(shared));
   stream.begin(items);
@@ -94,12 +93,23 @@ __device__ __forceinline__ void multiply(const StreamedLinear& first, const Stre
   stream.run(items);
 }
 
+// Of more than 8 rows by weights in 4 bits, what an item costs beside its pieces is shared by more
+// of them, and sums stay in registers. The next kernel's block finds a place beside three of these.
+struct Int4GroupsShape {
+  static constexpr int kWarps = 8, kAheadBytes = 40 << 10, kThreads = kWarps * 32;
+  static constexpr int kOfMultiprocessor = 3;
+};
 template <class W, int kGroups>
-__global__ void __launch_bounds__(StreamShape::kThreads, StreamShape::kOfMultiprocessor)
+using ShapeOf =
+    std::conditional_t<std::is_same_v<W, Int4Tile> && (kGroups > 1), Int4GroupsShape, StreamShape>;
+
+template <class W, int kGroups>
+__global__ void __launch_bounds__(ShapeOf<W, kGroups>::kThreads,
+                                  ShapeOf<W, kGroups>::kOfMultiprocessor)
     streamed(StreamedProducts p) {
   extern __shared__ __align__(16) char shared[];
-  multiply<W, kGroups>(p.first, p.second, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x),
-                       shared);
+  multiply<ShapeOf<W, kGroups>, W, kGroups>(p.first, p.second, static_cast<int>(blockIdx.x),
+                                            static_cast<int>(gridDim.x), shared);
 }
 
 // Of weights of two types each has blocks of its own, by its share of the bytes.
@@ -111,29 +121,32 @@ __global__ void __launch_bounds__(StreamShape::kThreads, StreamShape::kOfMultipr
   StreamedLinear none = p.second;
   none.n = 0;
   if (block < p.first_blocks) {
-    multiply<W, kGroups>(p.first, none, block, p.first_blocks, shared);
+    multiply<StreamShape, W, kGroups>(p.first, none, block, p.first_blocks, shared);
   } else {
-    multiply<W2, kGroups>(p.second, none, block - p.first_blocks, num_blocks - p.first_blocks,
-                          shared);
+    multiply<StreamShape, W2, kGroups>(p.second, none, block - p.first_blocks,
+                                       num_blocks - p.first_blocks, shared);
   }
 }
 
 template <class W, class W2, int kGroups>
 cudaError_t launch(const StreamedProducts& p, KernelStream stream) {
-  using Stream = WeightStream<W, StreamShape::kWarps, StreamShape::kAheadBytes, kGroups>;
-  constexpr int kBytes = static_cast<int>(sizeof(typename Stream::Shared));
+  using Shape = std::conditional_t<std::is_same_v<W, W2>, ShapeOf<W, kGroups>, StreamShape>;
+  using Shared = typename WeightStream<W, Shape::kWarps, Shape::kAheadBytes, kGroups>::Shared;
+  using Shared2 = typename WeightStream<W2, Shape::kWarps, Shape::kAheadBytes, kGroups>::Shared;
+  constexpr int kBytes =
+      static_cast<int>(sizeof(Shared) > sizeof(Shared2) ? sizeof(Shared) : sizeof(Shared2));
   const int first_tiles = tiles_of(p.first.n), second_tiles = tiles_of(p.second.n);
-  const int blocks = min(first_tiles + second_tiles,
-                         device_room().multiprocessors * StreamShape::kOfMultiprocessor);
+  const int blocks =
+      min(first_tiles + second_tiles, device_room().multiprocessors * Shape::kOfMultiprocessor);
   const dim3 grid(static_cast<unsigned>(blocks));
   if constexpr (std::is_same_v<W, W2>) {
-    return launch_behind(streamed<W, kGroups>, grid, StreamShape::kThreads, stream, p, kBytes);
+    return launch_behind(streamed<W, kGroups>, grid, Shape::kThreads, stream, p, kBytes);
   } else {
-    const int first_bytes = first_tiles * static_cast<int>(sizeof(W));
-    const int all_bytes = first_bytes + second_tiles * static_cast<int>(sizeof(W2));
+    const int first_bytes = first_tiles * StreamedType<W>::kLaneBytes;
+    const int all_bytes = first_bytes + second_tiles * StreamedType<W2>::kLaneBytes;
     StreamedProducts apart = p;
     apart.first_blocks = min(max(blocks * first_bytes / all_bytes, 1), blocks - 1);
-    return launch_behind(streamed_apart<W, W2, kGroups>, grid, StreamShape::kThreads, stream, apart,
+    return launch_behind(streamed_apart<W, W2, kGroups>, grid, Shape::kThreads, stream, apart,
                          kBytes);
   }
 }
@@ -141,6 +154,13 @@ cudaError_t launch(const StreamedProducts& p, KernelStream stream) {
 template <class W, class W2>
 cudaError_t launch(const StreamedProducts& p, KernelStream stream) {
   return p.first.m <= 8 ? launch<W, W2, 1>(p, stream) : launch<W, W2, 2>(p, stream);
+}
+
+// The first weight is narrow, the second the same or bf16.
+template <class W>
+cudaError_t launch_narrow(const StreamedProducts& p, KernelStream stream) {
+  return p.second.weight_type == WeightType::kBf16 ? launch<W, __nv_bfloat16>(p, stream)
+                                                   : launch<W, W>(p, stream);
 }
 
 __global__ void __launch_bounds__(256) round_all(const float* from, __nv_bfloat16* to, int count) {
@@ -157,12 +177,22 @@ cudaError_t round_to_bf16(const float* from, void* to, int count, KernelStream s
 }
 
 cudaError_t streamed_products(const StreamedProducts& args, KernelStream stream) {
-  if (args.first.weight_is_f8) {
-    return args.second.weight_is_f8 ? launch<Float8, Float8>(args, stream)
-                                    : launch<Float8, __nv_bfloat16>(args, stream);
+  switch (args.first.weight_type) {
+    case WeightType::kFloat8:
+      return launch_narrow<Float8>(args, stream);
+    case WeightType::kInt4:
+      return launch_narrow<Int4Tile>(args, stream);
+    default:
+      break;
   }
-  return args.second.weight_is_f8 ? launch<__nv_bfloat16, Float8>(args, stream)
-                                  : launch<__nv_bfloat16, __nv_bfloat16>(args, stream);
+  switch (args.second.weight_type) {
+    case WeightType::kFloat8:
+      return launch<__nv_bfloat16, Float8>(args, stream);
+    case WeightType::kInt4:
+      return launch<__nv_bfloat16, Int4Tile>(args, stream);
+    default:
+      return launch<__nv_bfloat16, __nv_bfloat16>(args, stream);
+  }
 }
 
 }  // namespace fovea::cuda

@@ -11,7 +11,7 @@ namespace {
 template <class Stream, class W, int kGroups>
 class SumItems {
  public:
-  static constexpr bool kScalesParts = sizeof(W) == 1;
+  static constexpr bool kScalesParts = kHasRowScale<W>;
   static constexpr bool kReadsEarly = true;
 
   __device__ explicit SumItems(const StreamedSum& p)
@@ -19,10 +19,9 @@ class SumItems {
   __device__ __forceinline__ void weight_rows(int, int part, const W*& upper,
                                               const W*& lower) const {
     const StreamedTerm& term = term_of(part);
-    const auto* weight = static_cast<const W*>(term.weight) + depth_of(part);
     const int n = first_row_ + lane_row();
-    upper = weight + min(n, p_.n - 1) * static_cast<std::size_t>(term.k);
-    lower = weight + min(n + 8, p_.n - 1) * static_cast<std::size_t>(term.k);
+    upper = weight_row<W>(term.weight, n, p_.n, term.k, depth_of(part));
+    lower = weight_row<W>(term.weight, n + 8, p_.n, term.k, depth_of(part));
   }
   __device__ __forceinline__ void x_rows(int, int part, const __nv_bfloat16* (&x)[kGroups]) const {
     if (part == (p_.first_is_early ? first_parts() : 0)) {
@@ -90,17 +89,24 @@ cudaError_t launch(const StreamedSum& args, KernelStream stream) {
                        stream, args, static_cast<int>(sizeof(typename Stream::Shared)));
 }
 
+template <class W>
+cudaError_t launch(const StreamedSum& args, KernelStream stream) {
+  return args.m <= 8 ? launch<W, 1>(args, stream) : launch<W, 2>(args, stream);
+}
+
 }  // namespace
 
 cudaError_t streamed_sum(const StreamedSum& args, KernelStream stream) {
   StreamedSum parts = args;
   parts.part_depth = std::gcd(args.first.k, args.second.k);
-  const bool is_small = args.m <= 8;
-  if (args.weights_are_f8) {
-    return is_small ? launch<Float8, 1>(parts, stream) : launch<Float8, 2>(parts, stream);
+  switch (args.weight_type) {
+    case WeightType::kFloat8:
+      return launch<Float8>(parts, stream);
+    case WeightType::kInt4:
+      return launch<Int4Tile>(parts, stream);
+    default:
+      return launch<__nv_bfloat16>(parts, stream);
   }
-  return is_small ? launch<__nv_bfloat16, 1>(parts, stream)
-                  : launch<__nv_bfloat16, 2>(parts, stream);
 }
 
 }  // namespace fovea::cuda

@@ -25,6 +25,15 @@ __device__ __forceinline__ void copy_16(void* to, const void* from, bool inside)
                : "r"(address), "l"(from), "r"(inside ? 16 : 0)
                : "memory");
 }
+/// 8 or 4 bytes of what does not change, in the background.
+__device__ __forceinline__ void copy_8(void* to, const void* from) {
+  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" : : "r"(address), "l"(from) : "memory");
+}
+__device__ __forceinline__ void copy_4(void* to, const void* from) {
+  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" : : "r"(address), "l"(from) : "memory");
+}
 /// The copies asked for since the last commit_copies() become a group.
 __device__ __forceinline__ void commit_copies() {
   asm volatile("cp.async.commit_group;" ::: "memory");

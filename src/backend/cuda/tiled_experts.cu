@@ -1,3 +1,5 @@
+#include <type_traits>
+
 #include "backend/cuda/expert_places.h"
 #include "backend/cuda/native_kernels.h"
 #include "backend/cuda/weight_stream.h"
@@ -35,16 +37,26 @@ constexpr int kTileWarps = 8;  // two of 64 places by four of 32 columns
 constexpr int kTileThreads = kTileWarps * 32;
 constexpr int kStride = kTileDepth + 8;  // keeps the lanes of a load in different banks
 
-// The shared memory of a tile: slices of x and of the weight that are under way. Weights in 8 bits
-// come as they are, and are widened to a place of their own when it is their turn.
+// What a slice of a weight takes in shared memory, in elements of W. Narrow weights come as they
+// are.
+constexpr int kInt4Tiles = kTileCols / static_cast<int>(kernels::kInt4TileRows);
+static_assert(kTileDepth == kernels::kInt4TileDepth);
+template <class W>
+inline constexpr int kSliceElements = kTileCols* kTileDepth;
+template <>
+inline constexpr int kSliceElements<__nv_bfloat16> = kTileCols* kStride;
+template <>
+inline constexpr int kSliceElements<Int4Tile> = kInt4Tiles;
+
+// The shared memory of a tile: slices of x and of the weight that are under way. Narrow weights are
+// widened to a place of their own when it is their turn.
 template <class W, int kStages>
 struct TileMemory {
-  static constexpr bool kWidens = sizeof(W) == 1;
-  static constexpr int kWeightStride = kWidens ? kTileDepth : kStride;
+  static constexpr bool kWidens = !std::is_same_v<W, __nv_bfloat16>;
 
   __nv_bfloat16 x[kStages][kTileRows * kStride];
-  W weight[kStages][kTileCols * kWeightStride];
-  __nv_bfloat16 widened[kWidens ? kTileCols * kStride : 8];
+  alignas(16) W weight[kStages][kSliceElements<W>];
+  alignas(16) __nv_bfloat16 widened[kWidens ? kTileCols * kStride : 8];
 };
 
 // Every thread widens 16 elements at a time; all wait until all are done.
@@ -62,6 +74,22 @@ __device__ __forceinline__ void widen_slice(const Float8* from, __nv_bfloat16* t
       *reinterpret_cast<uint4*>(to + row * kStride + at + half * 8) = {low[0], low[1], high[0],
                                                                        high[1]};
     }
+  }
+  __syncthreads();
+}
+
+// Of tiles, a quarter of a row.
+__device__ __forceinline__ void widen_slice(const Int4Tile* from, __nv_bfloat16* to) {
+  for (int i = threadIdx.x; i < kTileCols * 4; i += kTileThreads) {
+    const int row = i / 4, quarter = i % 4, in_tile = row % 8;
+    const Int4Tile& tile = from[row / 8];
+    const uint2 codes = *reinterpret_cast<const uint2*>(tile.codes + (in_tile * 4 + quarter) * 2);
+    const unsigned all = *reinterpret_cast<const unsigned*>(tile.scales + in_tile * 4);
+    unsigned scales[2];  // of both halves, twice
+    widen_float8(__byte_perm(all, all, quarter < 2 ? 0x2020u : 0x3131u), scales);
+    __nv_bfloat16* at = to + row * kStride + quarter * 8;
+    *reinterpret_cast<uint4*>(at) = widened_int4(codes.x, scales[0], 0);
+    *reinterpret_cast<uint4*>(at + 32) = widened_int4(codes.y, scales[0], 1);
   }
   __syncthreads();
 }
@@ -101,6 +129,43 @@ class SliceCopies {
 };
 static_assert(kTileRows == kTileCols);
 
+// The same of tiles: row(r) is the tile at which the rows r to r + 7 begin.
+class Int4Copies {
+ public:
+  template <class RowOf>
+  __device__ Int4Copies(RowOf row, int, const void* anything) : anything_(anything) {
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i) {
+      const int tile = chunk(i) / kChunks;
+      tiles_[i] = tile < kInt4Tiles ? row(tile * 8) : nullptr;
+    }
+  }
+  __device__ __forceinline__ void ask(int begin, Int4Tile* to) const {
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i) {
+      if (chunk(i) >= kInt4Tiles * kChunks) continue;
+      const auto* from = reinterpret_cast<const uint4*>(tiles_[i] + begin / kTileDepth);
+      const bool inside = tiles_[i] != nullptr;
+      copy_16(reinterpret_cast<uint4*>(to) + chunk(i),
+              inside ? from + chunk(i) % kChunks : anything_, inside);
+    }
+  }
+
+ private:
+  static constexpr int kChunks = sizeof(Int4Tile) / 16;  // of a tile
+  static_assert(sizeof(Int4Tile) % 16 == 0);
+  static constexpr int kCopies = (kInt4Tiles * kChunks + kTileThreads - 1) / kTileThreads;
+  __device__ static int chunk(int i) { return static_cast<int>(threadIdx.x) + i * kTileThreads; }
+
+  const Int4Tile* tiles_[kCopies];
+  const void* anything_;
+};
+
+template <class W>
+using WeightCopies =
+    std::conditional_t<std::is_same_v<W, Int4Tile>, Int4Copies,
+                       SliceCopies<W, std::is_same_v<W, __nv_bfloat16> ? kStride : kTileDepth>>;
+
 // Grid: x = tiles of columns, y = tiles of places. Of the first product, the columns of a tile are
 // 64 of h and the 64 of g that belong to them, eight and eight in turn: a lane holds both.
 template <class W, bool kUp, int kStages>
@@ -118,7 +183,7 @@ __global__ void __launch_bounds__(kTileThreads, 2) tile_experts(ExpertProduct p)
   const int warp_row = warp % 2 * 64, warp_col = warp / 2 * 32;
   const std::size_t k = static_cast<std::size_t>(p.k);
   const auto* x_rows = static_cast<const __nv_bfloat16*>(p.x);
-  const auto* weight = static_cast<const W*>(p.weights[piece.expert]);
+  const void* weight = p.weights[piece.expert];
   const SliceCopies<__nv_bfloat16, kStride> x_copies(
       [&](int r) -> const __nv_bfloat16* {
         const int place = piece.begin + r;
@@ -126,11 +191,11 @@ __global__ void __launch_bounds__(kTileThreads, 2) tile_experts(ExpertProduct p)
         return x_rows + (kUp ? p.row_of_place[place] : place) * k;
       },
       p.k, p.x);
-  const SliceCopies<W, Memory::kWeightStride> weight_copies(
+  const WeightCopies<W> weight_copies(
       [&](int r) -> const W* {
         const int n = n0 + (kUp ? r / 16 * 8 + r % 8 : r);
         if (n >= num_columns) return nullptr;
-        return weight + (n + (kUp && r % 16 >= 8 ? num_columns : 0)) * k;
+        return weight_row<W>(weight, n + (kUp && r % 16 >= 8 ? num_columns : 0), p.n, p.k);
       },
       p.k, weight);
   const auto load = [&](int begin, int stage) {
@@ -230,7 +295,14 @@ cudaError_t tile(const ExpertProduct& p, bool up, KernelStream on) {
 }  // namespace
 
 cudaError_t tiled_experts(const ExpertProduct& p, bool up, KernelStream on) {
-  return p.weights_are_f8 ? tile<Float8>(p, up, on) : tile<__nv_bfloat16>(p, up, on);
+  switch (p.weight_type) {
+    case WeightType::kFloat8:
+      return tile<Float8>(p, up, on);
+    case WeightType::kInt4:
+      return tile<Int4Tile>(p, up, on);
+    default:
+      return tile<__nv_bfloat16>(p, up, on);
+  }
 }
 
 }  // namespace fovea::cuda

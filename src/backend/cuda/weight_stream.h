@@ -3,7 +3,9 @@
 // Products of a few rows, bound by how fast weights come from memory. For .cu files.
 
 #include <cstdint>
+#include <type_traits>
 
+#include "backend/cuda/narrow_weights.h"
 #include "backend/cuda/tensor_core.h"
 
 namespace fovea::cuda {
@@ -11,28 +13,41 @@ namespace fovea::cuda {
 /// The row that this lane holds of eight, on both sides of a product.
 __device__ __forceinline__ int lane_row() { return static_cast<int>(threadIdx.x) % 32 / 4; }
 
-/// A weight in 8 bits, e4m3.
-struct Float8 {
-  std::uint8_t bits;
+/// What the stream has of each type of weights: the bytes that a lane holds of a piece, and places
+/// for sums. With two, the next item begins while one of them ends; narrow weights need less under
+/// way and can spare the memory.
+template <class W>
+struct StreamedType;
+template <>
+struct StreamedType<__nv_bfloat16> {
+  static constexpr int kLaneBytes = 64, kSums = 1;
+};
+template <>
+struct StreamedType<Float8> {
+  static constexpr int kLaneBytes = 32, kSums = 1;
+};
+template <>
+struct StreamedType<Int4Tile> {
+  static constexpr int kLaneBytes = 24, kSums = 2;  // codes and scales
 };
 
-/// Four e4m3 as four bf16: their bits moved to where bf16 has them, and the exponents' biases made
-/// equal by a multiplication, which is exact for subnormal codes too. The two codes for NaN come
-/// out as 480.
-__device__ __forceinline__ void widen_float8(unsigned four, unsigned (&pairs)[2]) {
-  constexpr unsigned kTwoTo120 = 0x7b807b80u;  // 2^(127 - 7), twice
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    // Each byte becomes the upper half of 16 bits.
-    const unsigned wide = __byte_perm(four, 0, i == 0 ? 0x1404u : 0x3424u);
-    const unsigned moved = (wide & 0x80008000u) | ((wide & 0x7f007f00u) >> 4);
-    asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(pairs[i]) : "r"(moved), "r"(kTwoTo120));
+/// Row n of a weight [rows, k], or the last where there is none, from input `from` on. Of tiles,
+/// the first of the tiles that hold these inputs; `from` is a multiple of their depth.
+template <class W>
+__device__ __forceinline__ const W* weight_row(const void* weight, int n, int rows, int k,
+                                               int from = 0) {
+  const auto row = static_cast<std::size_t>(min(n, rows - 1));
+  if constexpr (std::is_same_v<W, Int4Tile>) {
+    return static_cast<const W*>(weight) + row / kernels::kInt4TileRows * kernels::int4_tiles(k) +
+           from / kernels::kInt4TileDepth;
+  } else {
+    return static_cast<const W*>(weight) + row * k + from;
   }
 }
 
-/// Items of 16 rows of a weight (bf16 or Float8) by up to kGroups * 8 rows of x, one after the
-/// other by all warps of a block: each warp takes 64 of the depth at a time. Blocks stay for
-/// several items and ask for what comes next, of whatever item, while they multiply.
+/// Items of 16 rows of a weight (bf16, Float8 or Int4Tile) by up to kGroups * 8 rows of x, one
+/// after the other by all warps of a block: each warp takes 64 of the depth at a time. Blocks stay
+/// for several items and ask for what comes next, of whatever item, while they multiply.
 ///
 /// What is under way waits in shared memory, where every lane finds what it asked for itself:
 /// nobody waits for another lane, and much more can be under way than in registers. Within the 64,
@@ -41,8 +56,7 @@ __device__ __forceinline__ void widen_float8(unsigned four, unsigned (&pairs)[2]
 ///
 /// Items has
 ///   void weight_rows(int item, int part, const W*& upper, const W*& lower): the rows that this
-///   lane holds,
-///       lane / 4 and 8 more;
+///   lane holds, lane / 4 and 8 more, as weight_row() gives them;
 ///   void x_rows(int item, int part, const __nv_bfloat16* (&x)[kGroups]): the row lane / 4 of each
 ///       group, null where there is none (zeros); called by all threads, before a part's x is read;
 ///   void finish(int item, Sums sums): what all warps found, in shared memory; called by all
@@ -56,11 +70,6 @@ class WeightStream {
   static constexpr int kRows = 16;  ///< one side of a tensor-core product
   static constexpr int kDepth = 64;
   static constexpr int kThreads = kWarps * 32;
-  /// Pieces of every warp that are under way.
-  static constexpr int kAhead =
-      kAheadBytes / (kWarps * kRows * kDepth * static_cast<int>(sizeof(W)));
-  static_assert(kAhead >= 2);
-
   /// What each warp has summed up, [warp][row of the item][row of x].
   struct Sums {
     float parts[kWarps][kRows][kGroups * 8];
@@ -73,10 +82,15 @@ class WeightStream {
       return value;
     }
   };
+  static constexpr int kSums = StreamedType<W>::kSums;
+  /// Pieces of every warp that are under way.
+  static constexpr int kAhead = (kAheadBytes - (kSums - 1) * static_cast<int>(sizeof(Sums))) /
+                                (kThreads * StreamedType<W>::kLaneBytes);
+  static_assert(kAhead >= 2);
   /// Of a block.
   struct Shared {
-    uint4 ring[kAheadBytes / sizeof(uint4)];
-    Sums sums;
+    uint4 ring[kAhead * kThreads * StreamedType<W>::kLaneBytes / sizeof(uint4)];
+    Sums sums[kSums];
   };
 
   /// k: the depth of each part, a multiple of 32.
@@ -134,15 +148,18 @@ class WeightStream {
         }
         if constexpr (Items::kScalesParts) add_scaled(items.part_scale(item, part), before, sums);
       }
-      put(sums);
+      Sums& of_all = shared_.sums[item % kSums];
+      put(sums, of_all);
       __syncthreads();
-      items.finish(item, shared_.sums);
-      __syncthreads();
+      items.finish(item, of_all);
+      // Of two, who writes here again has met those who still read at the barrier in between.
+      if constexpr (kSums == 1) __syncthreads();
     }
   }
 
  private:
-  static constexpr bool kIs8 = sizeof(W) == 1;
+  static constexpr bool kIs8 = std::is_same_v<W, Float8>;
+  static constexpr bool kIs4 = std::is_same_v<W, Int4Tile>;
   static constexpr int kStride = kWarps * kDepth;   // from one piece of a warp to its next
   static constexpr int kLoad = 16 / sizeof(W);      // elements of a load
   static constexpr int kLoads = kIs8 ? 1 : 2;       // of a row, lane and piece
@@ -155,13 +172,17 @@ class WeightStream {
   template <class Items>
   __device__ __forceinline__ void ask(Items& items, int slot) {
     if (asked_item_ < num_items_ && asked_ < k_) {
+      if constexpr (kIs4) {
+        ask_tiles(slot);
+      } else {
 #pragma unroll
-      for (int i = 0; i < kLoads; ++i) {
-        const int from = asked_ + i * 32 + quarter() * kLoad;
-        const bool inside = from < k_;
-        uint4* to = ring_ + (slot * kLoads + i) * 2 * kThreads;
-        copy_16(to, upper_ + (inside ? from : 0), inside);
-        copy_16(to + kThreads, lower_ + (inside ? from : 0), inside);
+        for (int i = 0; i < kLoads; ++i) {
+          const int from = asked_ + i * 32 + quarter() * kLoad;
+          const bool inside = from < k_;
+          uint4* to = ring_ + (slot * kLoads + i) * 2 * kThreads;
+          copy_16(to, upper_ + (inside ? from : 0), inside);
+          copy_16(to + kThreads, lower_ + (inside ? from : 0), inside);
+        }
       }
       asked_ += kStride;
       if (asked_ >= k_) {
@@ -174,6 +195,26 @@ class WeightStream {
       }
     }
     commit_copies();
+  }
+
+  // Of tiles, a lane's codes of both rows are one place of the ring; the scales of these rows have
+  // theirs behind all codes.
+  __device__ __forceinline__ void ask_tiles(int slot) const {
+    const auto ahead = static_cast<unsigned>(asked_ / kDepth) * static_cast<unsigned>(sizeof(W));
+    const unsigned codes_at = threadIdx.x % 32 * 8;
+    const unsigned scales_at = sizeof(upper_->codes) + threadIdx.x % 32 / 4 * 4;
+    const char* upper = reinterpret_cast<const char*>(upper_) + ahead;
+    const char* lower = reinterpret_cast<const char*>(lower_) + ahead;
+    uint2* codes = reinterpret_cast<uint2*>(ring_ + slot * kThreads);
+    unsigned* scales = reinterpret_cast<unsigned*>(scales_of(slot));
+    copy_8(codes, upper + codes_at);
+    copy_8(codes + 1, lower + codes_at);
+    copy_4(scales, upper + scales_at);
+    copy_4(scales + 1, lower + scales_at);
+  }
+  __device__ __forceinline__ uint2* scales_of(int slot) const {
+    return reinterpret_cast<uint2*>(shared_.ring + kAhead * kThreads) + slot * kThreads +
+           threadIdx.x;
   }
 
   // What an earlier kernel wrote is in the second cache; the first may hold what was there before.
@@ -199,10 +240,17 @@ class WeightStream {
 
   __device__ __forceinline__ void multiply(int slot, const uint4 (&b)[2][kGroups],
                                            float (&sums)[kGroups][4]) const {
+    Int4Piece piece;
+    if constexpr (kIs4) piece = take_tiles(slot);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       uint4 w, v;
-      take(slot, half, w, v);
+      if constexpr (kIs4) {
+        w = widened_int4(half == 0 ? piece.codes.x : piece.codes.y, piece.scales[0], half);
+        v = widened_int4(half == 0 ? piece.codes.z : piece.codes.w, piece.scales[1], half);
+      } else {
+        take(slot, half, w, v);
+      }
       const unsigned front[4] = {w.x, v.x, w.y, v.y};
       const unsigned back[4] = {w.z, v.z, w.w, v.w};
 #pragma unroll
@@ -213,6 +261,20 @@ class WeightStream {
     }
   }
 
+  // What a lane has of a piece in 4 bits: the upper row's codes of both halves and the lower row's;
+  // the upper row's scales of both halves and the lower row's, in bf16.
+  struct Int4Piece {
+    uint4 codes;
+    unsigned scales[2];
+  };
+  __device__ __forceinline__ Int4Piece take_tiles(int slot) const {
+    Int4Piece piece;
+    piece.codes = ring_[slot * kThreads];
+    const uint2 both = *scales_of(slot);
+    // Of the four groups of each row those of this lane.
+    widen_float8(__byte_perm(both.x, both.y, quarter() < 2 ? 0x6420u : 0x7531u), piece.scales);
+    return piece;
+  }
   // Eight elements of each row as bf16.
   __device__ __forceinline__ void take(int slot, int half, uint4& w, uint4& v) const {
     const uint4* from = ring_ + (slot * kLoads + (kIs8 ? 0 : half)) * 2 * kThreads;
@@ -251,9 +313,9 @@ class WeightStream {
     }
   }
 
-  __device__ __forceinline__ void put(const float (&sums)[kGroups][4]) {
+  __device__ __forceinline__ void put(const float (&sums)[kGroups][4], Sums& of_all) {
     const int row = lane_row(), column = quarter() * 2;
-    auto& parts = shared_.sums.parts[threadIdx.x / 32];
+    auto& parts = of_all.parts[threadIdx.x / 32];
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
       *reinterpret_cast<float2*>(&parts[row][g * 8 + column]) = {sums[g][0], sums[g][1]};

@@ -5,8 +5,11 @@
 #include <cstring>
 #include <vector>
 
+#include "backend/int4_row.h"
 #include "base/error.h"
+#include "base/math.h"
 #include "base/try.h"
+#include "kernels/int4_tile.h"
 #include "tensor/half.h"
 
 namespace fovea::portable {
@@ -75,10 +78,66 @@ void send_converted(const TensorView& weight, std::span<const float> steps, Tens
   }
 }
 
+using kernels::int4_tile;
+using kernels::kInt4TileDepth;
+using kernels::kInt4TileRows;
+
+// Row `row` of a weight into its place in a row of tiles, which were zeros.
+void put_int4_row(const Int4Row& quantised, std::uint32_t row, std::int64_t cols,
+                  std::span<int4_tile> tiles) {
+  for (std::int64_t g = 0; g < cols / kInt4Group; ++g) {
+    const Int4Group& group = quantised.group(g);
+    const auto begin = static_cast<std::uint32_t>(g * kInt4Group);
+    int4_tile& tile = tiles[begin / kInt4TileDepth];
+    tile.scales[row % kInt4TileRows * 4 + begin % kInt4TileDepth / 16] = {group.scale};
+    for (std::uint32_t i = 0; i < kInt4Group; ++i) {
+      const auto code = static_cast<std::uint32_t>(group.codes[i] + 8);
+      tile.codes[kernels::int4_word(row, begin + i)] |= code << kernels::int4_shift(begin + i);
+    }
+  }
+}
+
 }  // namespace
 
+Result<std::unique_ptr<const Matrix>> DeviceMatrix::pack_int4(const MatrixSource& source,
+                                                              Device& device, Stream& stream,
+                                                              ThreadPool& pool) {
+  const TensorView& weight = source.weight;
+  FOVEA_CHECK(weight.shape.rank() == 2, "weight {}", weight.shape.to_string());
+  const std::int64_t rows = weight.shape[0], cols = weight.shape[1];
+  if (!fits_int4(cols)) {
+    return error(ErrorCode::kUnsupported, "rows of {} cannot be stored in 4 bits", cols);
+  }
+  const std::int64_t row_tiles = ceil_div(rows, std::int64_t{kInt4TileRows});
+  const auto depth_tiles = static_cast<std::size_t>(ceil_div(cols, std::int64_t{kInt4TileDepth}));
+  std::vector<int4_tile> tiles(static_cast<std::size_t>(row_tiles) * depth_tiles);
+  std::vector<float> steps(static_cast<std::size_t>(rows));
+  std::vector<Int4Row> of_thread(static_cast<std::size_t>(pool.num_threads()));
+  pool.parallel_for(row_tiles, [&](std::int64_t index, int thread) {
+    Int4Row& quantised = of_thread[static_cast<std::size_t>(thread)];
+    const std::span<int4_tile> to =
+        std::span(tiles).subspan(static_cast<std::size_t>(index) * depth_tiles, depth_tiles);
+    const std::int64_t begin = index * kInt4TileRows;
+    for (std::int64_t row = begin; row < std::min(rows, begin + kInt4TileRows); ++row) {
+      quantised.quantise(source, row);
+      put_int4_row(quantised, static_cast<std::uint32_t>(row), cols, to);
+      steps[static_cast<std::size_t>(row)] = quantised.step();
+    }
+  });
+  std::unique_ptr<DeviceMatrix> matrix(new DeviceMatrix(DType::kInt4, weight.shape));
+  const auto bytes = std::as_bytes(std::span(tiles));
+  FOVEA_TRY(matrix->weight_,
+            Tensor::create(device, DType::kU8, {static_cast<std::int64_t>(bytes.size())}));
+  FOVEA_TRY(matrix->scale_, Tensor::create(device, DType::kF32, {rows}));
+  matrix->has_scale_ = true;
+  stream.upload(bytes, matrix->weight_.view());
+  stream.upload(std::as_bytes(std::span(steps)), matrix->scale_.view());
+  FOVEA_TRY_STATUS(stream.synchronize());
+  return std::unique_ptr<const Matrix>(std::move(matrix));
+}
+
 std::unique_ptr<const Matrix> DeviceMatrix::of_f8(Tensor weight, Tensor scale) {
-  std::unique_ptr<DeviceMatrix> matrix(new DeviceMatrix);
+  std::unique_ptr<DeviceMatrix> matrix(new DeviceMatrix(DType::kF8E4M3, weight.view().shape));
   matrix->weight_ = std::move(weight);
   matrix->scale_ = std::move(scale);
   matrix->has_scale_ = true;
@@ -92,7 +151,7 @@ Result<std::unique_ptr<const Matrix>> DeviceMatrix::pack(const MatrixSource& sou
   if (storage != DType::kF32 && storage != DType::kBf16 && storage != DType::kF8E4M3) {
     return error(ErrorCode::kUnsupported, "weights cannot be stored as {}", dtype_name(storage));
   }
-  std::unique_ptr<DeviceMatrix> matrix(new DeviceMatrix);
+  std::unique_ptr<DeviceMatrix> matrix(new DeviceMatrix(storage, weight.shape));
   FOVEA_TRY(matrix->weight_, Tensor::create(device, storage, weight.shape));
   const bool quantises = storage == DType::kF8E4M3 && weight.dtype != DType::kF8E4M3;
   std::vector<float> scale;

@@ -19,12 +19,16 @@ KernelId gemm_kernel(DType x, DType weight, DType y, bool flat) {
   if (x == DType::kF32 && y == DType::kF32) {
     if (weight == DType::kF32) return FOVEA_GEMM(f32_f32_f32);
     if (weight == DType::kBf16) return FOVEA_GEMM(f32_bf16_f32);
+    if (weight == DType::kInt4) return FOVEA_GEMM(f32_int4_f32);
     return FOVEA_GEMM(f32_f8_f32);
   }
   FOVEA_CHECK(x == DType::kBf16 && weight != DType::kF32, "x of {}, weight of {}, y of {}",
               dtype_name(x), dtype_name(weight), dtype_name(y));
   if (weight == DType::kBf16) {
     return y == DType::kBf16 ? FOVEA_GEMM(bf16_bf16_bf16) : FOVEA_GEMM(bf16_bf16_f32);
+  }
+  if (weight == DType::kInt4) {
+    return y == DType::kBf16 ? FOVEA_GEMM(bf16_int4_bf16) : FOVEA_GEMM(bf16_int4_f32);
   }
   return y == DType::kBf16 ? FOVEA_GEMM(bf16_f8_bf16) : FOVEA_GEMM(bf16_f8_f32);
 #undef FOVEA_GEMM
@@ -74,6 +78,10 @@ Result<Stream*> PortableOps::load_stream() {
 
 Result<std::unique_ptr<const Matrix>> PortableOps::pack(const MatrixSource& source, DType storage) {
   FOVEA_TRY(Stream * stream, load_stream());
+  if (storage == DType::kInt4) {
+    if (load_pool_ == nullptr) load_pool_ = std::make_unique<ThreadPool>(usable_processors());
+    return DeviceMatrix::pack_int4(source, device_, *stream, *load_pool_);
+  }
   return DeviceMatrix::pack(source, storage, device_, *stream);
 }
 

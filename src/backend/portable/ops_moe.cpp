@@ -22,10 +22,12 @@ KernelId up_kernel(DType x, DType weight, bool flat) {
   (flat ? KernelId::expert_gemm_up_flat_##types : KernelId::expert_gemm_up_tall_##types)
   if (x == DType::kF32) {
     if (weight == DType::kF32) return FOVEA_UP(f32_f32);
+    if (weight == DType::kInt4) return FOVEA_UP(f32_int4);
     return weight == DType::kBf16 ? FOVEA_UP(f32_bf16) : FOVEA_UP(f32_f8);
   }
   FOVEA_CHECK(x == DType::kBf16 && weight != DType::kF32, "x of {}, experts of {}", dtype_name(x),
               dtype_name(weight));
+  if (weight == DType::kInt4) return FOVEA_UP(bf16_int4);
   return weight == DType::kBf16 ? FOVEA_UP(bf16_bf16) : FOVEA_UP(bf16_f8);
 #undef FOVEA_UP
 }
@@ -35,6 +37,7 @@ KernelId down_kernel(DType x, DType weight, bool flat) {
   (flat ? KernelId::expert_gemm_down_flat_##types : KernelId::expert_gemm_down_tall_##types)
   FOVEA_CHECK(x == DType::kF32, "x of {}", dtype_name(x));
   if (weight == DType::kF32) return FOVEA_DOWN(f32_f32);
+  if (weight == DType::kInt4) return FOVEA_DOWN(f32_int4);
   return weight == DType::kBf16 ? FOVEA_DOWN(f32_bf16) : FOVEA_DOWN(f32_f8);
 #undef FOVEA_DOWN
 }

@@ -9,6 +9,7 @@
 #include "backend/ops.h"
 #include "backend/portable/device_memory.h"
 #include "backend/portable/launcher.h"
+#include "base/thread_pool.h"
 
 namespace fovea::portable {
 
@@ -135,6 +136,7 @@ class PortableOps : public Ops {
   void run_experts(Stream& stream, const ExpertCall& call);
 
   std::unique_ptr<Stream> load_stream_;
+  std::unique_ptr<ThreadPool> load_pool_;  ///< made for the first matrix in 4 bits
   DeviceTable attention_table_;
   DeviceTable lora_table_;
   DeviceTable expert_up_table_;

@@ -305,7 +305,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadUsage{{"--model", "m", "caption", "p.jpg"}, "a COMMAND comes first, not '--model'"},
         BadUsage{{"--frobnicate"}, "a COMMAND comes first, not '--frobnicate'"},
         BadUsage{{"bench"}, "a COMMAND is missing"},
-        BadUsage{{"caption", "p.jpg", "--dtype", "f16"}, "none of auto, f32, bf16, fp8"},
+        BadUsage{{"caption", "p.jpg", "--dtype", "f16"}, "none of auto, f32, bf16, fp8, int4"},
         BadUsage{{"caption", "p.jpg", "--model"}, "fovea: --model needs a value\n"},
         BadUsage{{"detect", "p.jpg", "x", "--annotate"}, "--annotate needs a value\n"},
         BadUsage{{"caption", "p.jpg", "--stop", "a", "--stop", "b", "--stop"},

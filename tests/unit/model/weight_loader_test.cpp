@@ -99,6 +99,27 @@ TEST_F(WeightLoaderTest, OnlyBlocksAreKeptIn8Bits) {
             (std::vector<float>{448.0f, 16.0f, -0.5f, 1.0f, 448.0f, 96.0f}));
 }
 
+TEST_F(WeightLoaderTest, BlocksOfRowsThatFitAreKeptIn4Bits) {
+  // Codes count 1 in the first row and -2 in the second: only 0.3 is none.
+  std::vector<float> wanted(2 * 16, 1.0f), kept(2 * 16, 1.0f);
+  wanted[0] = kept[0] = -8.0f;
+  wanted[1] = kept[1] = 7.0f;
+  wanted[2] = 0.3f, kept[2] = 0.0f;
+  wanted[16] = kept[16] = 14.0f, wanted[17] = kept[17] = -16.0f;
+  for (std::size_t i = 18; i < 32; ++i) wanted[i] = kept[i] = 2.0f;
+  CheckpointBuilder builder;
+  builder.add_values("block.weight", {2, 16}, wanted).add("block.bias", {2});
+  builder.add_values("odd.weight", {2, 3}, {448.0f, 17.0f, -0.5f, 1.0f, 448.0f, 96.0f});
+  builder.add("odd.bias", {2});
+  WeightLoader& loader = open(builder, DType::kF32, DType::kInt4);
+  const auto whole = loader.linear("block", 2, 16), in_4_bits = loader.block_linear("block", 2, 16);
+  const auto odd = loader.block_linear("odd", 2, 3);
+  ASSERT_TRUE(whole.ok() && in_4_bits.ok() && odd.ok());
+  EXPECT_EQ(values(*whole->weight), wanted);
+  EXPECT_EQ(values(*in_4_bits->weight), kept);
+  EXPECT_EQ(values(*odd->weight), (std::vector<float>{448.0f, 16.0f, -0.5f, 1.0f, 448.0f, 96.0f}));
+}
+
 TEST_F(WeightLoaderTest, WrongShapeNamesTensorFoundAndWanted) {
   const auto layer =
       open(CheckpointBuilder().add_linear("text.lm_head", 4, 3)).linear("text.lm_head", 4, 5);

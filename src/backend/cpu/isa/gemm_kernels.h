@@ -110,6 +110,23 @@ static void pack_rows(const GemmArgs& g, int64_t row_begin, int64_t row_end, int
   }
 }
 
+// Depths that share a scale in int4 panels, and what they take.
+constexpr int64_t kInt4Group = 16;
+constexpr int64_t kInt4GroupBytes = kPanelCols * (1 + kInt4Group / 2);
+
+// Vector v of the columns of a group, as floats kPanelCols apart: exact.
+static inline void widen_int4(const uint8_t* group, int v, float* wide) {
+  const Floats scale = load_f8(group + v * kLanes);
+#pragma GCC unroll 2
+  for (int half = 0; half < 2; ++half) {
+    const Words words = load_words(group + kPanelCols * (1 + 4 * half) + 4 * v * kLanes);
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+      store(wide + (8 * half + i) * kPanelCols, int4_of(words, i) * scale);
+    }
+  }
+}
+
 // Depth [k_begin, k_begin + depth) of one panel as floats [depth][kPanelCols]; k_begin is even.
 // Returns where they are: f32 panels are used in place.
 static const float* widen_panel(const GemmArgs& g, int64_t panel, int64_t k_begin, int64_t depth,
@@ -130,6 +147,17 @@ static const float* widen_panel(const GemmArgs& g, int64_t panel, int64_t k_begi
         store(wide + (k + 1) * kPanelCols + v * kLanes, odd_of(pairs));
       }
       source += 2 * kPanelCols;
+    }
+    return wide;
+  }
+  if (g.type == PanelType::kInt4) {
+    const uint8_t* groups = static_cast<const uint8_t*>(g.panels) +
+                            (panel * g.k + k_begin) / kInt4Group * kInt4GroupBytes;
+    for (int64_t k = 0; k < depth; k += kInt4Group) {
+      for (int v = 0; v < kVectors; ++v) {
+        widen_int4(groups, v, wide + k * kPanelCols + v * kLanes);
+      }
+      groups += kInt4GroupBytes;
     }
     return wide;
   }

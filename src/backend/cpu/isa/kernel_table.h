@@ -10,7 +10,7 @@
 namespace fovea::cpu {
 
 /// Element type of packed weight panels.
-enum class PanelType : int32_t { kF32, kBf16, kF8 };
+enum class PanelType : int32_t { kF32, kBf16, kF8, kInt4 };
 
 /// Elementwise function after a product.
 enum class Epilogue : int32_t { kNone, kGeluTanh, kGeluErf };
@@ -33,6 +33,8 @@ constexpr int64_t kKeyBlock = 128;
 ///   f32   [k][panel_cols]
 ///   bf16  [ceil(k / 2)][panel_cols][2], the pairs that dot-product instructions want
 ///   f8    [k][panel_cols] e4m3 codes without NaN
+///   int4  [k / 16], k being a multiple of 16, of: e4m3 scales [panel_cols], and words
+///         [2][panel_cols] of 8 depths each, the first in the lowest bits, in two's complement
 struct GemmArgs {
   const float* x;
   int64_t x_stride;       // floats between rows of x

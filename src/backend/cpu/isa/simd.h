@@ -30,6 +30,7 @@ typedef uint16_t Halves __attribute__((vector_size(2 * FOVEA_LANES)));
 typedef int8_t Bytes __attribute__((vector_size(FOVEA_LANES)));
 typedef float LooseFloats __attribute__((vector_size(4 * FOVEA_LANES), aligned(4), may_alias));
 typedef uint32_t LooseWords __attribute__((vector_size(4 * FOVEA_LANES), aligned(2), may_alias));
+typedef uint32_t ByteWords __attribute__((vector_size(4 * FOVEA_LANES), aligned(1), may_alias));
 typedef uint16_t LooseHalves __attribute__((vector_size(2 * FOVEA_LANES), aligned(2), may_alias));
 typedef int8_t LooseBytes __attribute__((vector_size(FOVEA_LANES), aligned(1), may_alias));
 
@@ -165,6 +166,20 @@ static inline Floats load_f8_some(const uint8_t* p, int64_t count) {
   Floats v = {};
   for (int64_t i = 0; i < count; ++i) v[i] = widened_f8(p[i]);
   return v;
+}
+
+// Words of 8 codes of 4 bits (two's complement), one word per lane: code `i` of each, counted from
+// the lowest bits, as a float.
+static inline Words load_words(const uint8_t* p) { return *reinterpret_cast<const ByteWords*>(p); }
+static inline Floats int4_of(Words words, int i) {
+#if FOVEA_LANES == 16 && defined(__AVX512F__)
+  // The look-up sees the lowest 4 bits. Zero-masked as above.
+  const __m512 values = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1);
+  return _mm512_maskz_permutexvar_ps(0xffff, reinterpret_cast<__m512i>(words >> (4 * i)), values);
+#else
+  const Ints signed_codes = reinterpret_cast<Ints>(words << (28 - 4 * i)) >> 28;
+  return __builtin_convertvector(signed_codes, Floats);
+#endif
 }
 
 // int8 elements, one per lane.

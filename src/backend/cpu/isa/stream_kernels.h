@@ -25,13 +25,13 @@ constexpr int stream_panels_for(int64_t rows) {
 typedef uint32_t PairWord __attribute__((may_alias));  // written as two bf16
 #endif
 
-// How the panels of each type lie in memory and what one step along the depth does.
+// How the panels of each type lie in memory, what a depth of one takes, and what one step along the
+// depth does.
 struct F32Panels {
   typedef float Value;
   static constexpr int kValueDepth = 1;
   static constexpr int kStep = 1;
-  static constexpr int64_t kColumnBytes = 4;
-  static inline int64_t padded(int64_t k) { return k; }
+  static inline int64_t bytes(int64_t k) { return k * kPanelCols * 4; }
   static inline Floats add(Floats sum, const Value* x, const char* panel, int64_t k, int v) {
     const float* w = reinterpret_cast<const float*>(panel) + k * kPanelCols + v * kLanes;
     return sum + splat(x[k]) * load(w);
@@ -42,18 +42,24 @@ struct F8Panels {
   typedef float Value;
   static constexpr int kValueDepth = 1;
   static constexpr int kStep = 1;
-  static constexpr int64_t kColumnBytes = 1;
-  static inline int64_t padded(int64_t k) { return k; }
+  static inline int64_t bytes(int64_t k) { return k * kPanelCols; }
   static inline Floats add(Floats sum, const Value* x, const char* panel, int64_t k, int v) {
     const uint8_t* w = reinterpret_cast<const uint8_t*>(panel) + k * kPanelCols + v * kLanes;
     return sum + splat(x[k]) * load_f8(w);
   }
 };
 
+// A step is a group: its scales are read once, and its codes eight to a word.
+struct Int4Panels {
+  typedef float Value;
+  static constexpr int kValueDepth = 1;
+  static constexpr int kStep = kInt4Group;
+  static inline int64_t bytes(int64_t k) { return k / kInt4Group * kInt4GroupBytes; }
+};
+
 struct Bf16Panels {
   static constexpr int kStep = 2;
-  static constexpr int64_t kColumnBytes = 2;
-  static inline int64_t padded(int64_t k) { return k + (k & 1); }
+  static inline int64_t bytes(int64_t k) { return (k + (k & 1)) * kPanelCols * 2; }
   static inline Words pairs(const char* panel, int64_t k, int v) {
     return load_pairs(reinterpret_cast<const uint16_t*>(panel) + k * kPanelCols + 2 * v * kLanes);
   }
@@ -80,6 +86,29 @@ struct Bf16Panels {
 #endif
 };
 
+// acc[row] += x[row] . one step of vector v of a panel.
+template <class Panels, int kRows>
+static inline void add_step(const typename Panels::Value* const* x, const char* panel, int64_t k,
+                            int v, Floats (&acc)[kRows][kVectors]) {
+  if constexpr (Panels::kStep == kInt4Group) {
+    const uint8_t* group = reinterpret_cast<const uint8_t*>(panel) + Panels::bytes(k);
+    const Floats scale = load_f8(group + v * kLanes);
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      const Words words = load_words(group + kPanelCols * (1 + 4 * half) + 4 * v * kLanes);
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) {
+        const Floats w = int4_of(words, i) * scale;  // exact
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) acc[r][v] = acc[r][v] + splat(x[r][k + 8 * half + i]) * w;
+      }
+    }
+  } else {
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) acc[r][v] = Panels::add(acc[r][v], x[r], panel, k, v);
+  }
+}
+
 // sums[panel][row] (+)= x[row][depth] . panel, `panel_bytes` apart; a row of sums is kPanelCols
 // long and panels are `sum_stride` apart.
 template <class Panels, int kRows, int kPanels>
@@ -100,14 +129,11 @@ static void stream_slice(const typename Panels::Value* const* x, int64_t depth, 
     for (int p = 0; p < kPanels; ++p) {
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) {
-#pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) {
-          acc[p][r][v] = Panels::add(acc[p][r][v], x[r], panel + p * panel_bytes, k, v);
-        }
+        add_step<Panels, kRows>(x, panel + p * panel_bytes, k, v, acc[p]);
       }
     }
   }
-  if constexpr (Panels::kStep > 1) {
+  if constexpr (Panels::kStep == 2) {
     if (k < depth) {
 #pragma GCC unroll 4
       for (int p = 0; p < kPanels; ++p) {
@@ -168,7 +194,7 @@ static void stream_panels(const GemmArgs& g, const typename Panels::Value* const
   alignas(64) float sums[kStreamPanels * kMaxStreamRows * kPanelCols];
   const typename Panels::Value* slice[kMaxStreamRows];
   const int64_t sum_stride = g.m * kPanelCols;
-  const int64_t panel_bytes = Panels::padded(g.k) * kPanelCols * Panels::kColumnBytes;
+  const int64_t panel_bytes = Panels::bytes(g.k);
   // Groups of rows of about one size, each of which would be bound by latency if it were small.
   const int64_t groups = (g.m + kStreamRows - 1) / kStreamRows;
   const int64_t rows_at_once = (g.m + groups - 1) / groups;
@@ -182,8 +208,7 @@ static void stream_panels(const GemmArgs& g, const typename Panels::Value* const
       for (int64_t r = 0; r < g.m; ++r) slice[r] = x[r] + k / Panels::kValueDepth;
       for (int64_t r = 0; r < g.m; r += rows_at_once) {
         const int64_t rows = g.m - r < rows_at_once ? g.m - r : rows_at_once;
-        stream_some<Panels>(rows, panels, slice + r, depth,
-                            weights + k * kPanelCols * Panels::kColumnBytes, panel_bytes,
+        stream_some<Panels>(rows, panels, slice + r, depth, weights + Panels::bytes(k), panel_bytes,
                             sums + r * kPanelCols, sum_stride, k != 0);
       }
     }
@@ -230,6 +255,7 @@ static void gemm_stream(const GemmArgs* args, int64_t panel_begin, int64_t panel
   const float* x[kMaxStreamRows];
   for (int64_t r = 0; r < g.m; ++r) x[r] = row_of(g, r);
   if (g.type == PanelType::kF32) return stream_panels<F32Panels>(g, x, panel_begin, panel_end);
+  if (g.type == PanelType::kInt4) return stream_panels<Int4Panels>(g, x, panel_begin, panel_end);
   if (g.type == PanelType::kF8) return stream_panels<F8Panels>(g, x, panel_begin, panel_end);
 #if !FOVEA_BF16_DOT
   stream_panels<Bf16Panels>(g, x, panel_begin, panel_end);

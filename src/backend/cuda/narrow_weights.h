@@ -1,0 +1,58 @@
+#pragma once
+
+// Weights in 8 and in 4 bits, and how they become bf16, which tensor cores take. For .cu files.
+
+#include <cstdint>
+
+#include "kernels/int4_tile.h"
+
+namespace fovea::cuda {
+
+/// A weight in 8 bits, e4m3.
+struct Float8 {
+  std::uint8_t bits;
+};
+
+/// Four e4m3 as four bf16: their bits moved to where bf16 has them, and the exponents' biases made
+/// equal by a multiplication, which is exact for subnormal codes too. The two codes for NaN come
+/// out as 480.
+__device__ __forceinline__ void widen_float8(unsigned four, unsigned (&pairs)[2]) {
+  constexpr unsigned kTwoTo120 = 0x7b807b80u;  // 2^(127 - 7), twice
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    // Each byte becomes the upper half of 16 bits.
+    const unsigned wide = __byte_perm(four, 0, i == 0 ? 0x1404u : 0x3424u);
+    const unsigned moved = (wide & 0x80008000u) | ((wide & 0x7f007f00u) >> 4);
+    asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(pairs[i]) : "r"(moved), "r"(kTwoTo120));
+  }
+}
+
+using Int4Tile = kernels::int4_tile;
+
+/// Whether a row's sums count the row's scale or step.
+template <class W>
+inline constexpr bool kHasRowScale = true;
+template <>
+inline constexpr bool kHasRowScale<__nv_bfloat16> = false;
+
+/// Eight codes of a tile times their scale, exactly: the one of scales, a pair of bf16, that
+/// `index` says. The codes become mantissas of 16 + code (code + 8 is stored), and what is added is
+/// -24 * scale.
+__device__ __forceinline__ uint4 widened_int4(unsigned codes, unsigned scales, int index) {
+  constexpr unsigned kCodes = 0x00780078u, kSixteen = 0x41804180u;  // 16, twice
+  constexpr unsigned kMinus24 = 0xc1c0c1c0u, kMinus0 = 0x80008000u;
+  const unsigned scale = __byte_perm(scales, 0, index == 0 ? 0x1010u : 0x3232u);
+  unsigned offset;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(offset) : "r"(scale), "r"(kMinus24), "r"(kMinus0));
+  const unsigned moved[4] = {codes << 3, codes >> 1, codes >> 5, codes >> 9};
+  unsigned pairs[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    unsigned code;  // (moved & kCodes) | kSixteen in one instruction, which has to be asked for
+    asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(code) : "r"(moved[i]), "r"(kCodes), "r"(kSixteen));
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(pairs[i]) : "r"(code), "r"(scale), "r"(offset));
+  }
+  return {pairs[0], pairs[1], pairs[2], pairs[3]};
+}
+
+}  // namespace fovea::cuda

@@ -259,25 +259,16 @@ TEST_P(Fused, DecodedLayersDoNotOvertakeOneAnother) {
   struct Layer {
     std::unique_ptr<const Matrix> qkv, proj, fc1, fc2, router, tau;
     std::vector<std::unique_ptr<const Matrix>> up, down;
-    KvPool pool;
   };
   for (const std::int32_t rows : {1, 2, 4, 12}) {
     const Sequences s(heads, Ints(static_cast<std::size_t>(rows), 300));
     const Ints prefixes(s.contexts.size(), 0);
-    const auto make = [&](int index, bool routed, DType pages) {
+    const auto make = [&](int index, bool routed) {
       const auto seed = static_cast<std::uint64_t>(1000 * index);
       const auto of = [&](std::int64_t m, std::int64_t n, std::uint64_t number) {
         return matrix(m, n, DType::kBf16, seed + number, 0.06f);
       };
-      Layer layer{of(3 * dim, dim, 1),
-                  of(dim, dim, 2),
-                  nullptr,
-                  nullptr,
-                  nullptr,
-                  nullptr,
-                  {},
-                  {},
-                  KvPool(pages, heads, s.num_pages)};
+      Layer layer{of(3 * dim, dim, 1), of(dim, dim, 2), nullptr, nullptr, nullptr, nullptr, {}, {}};
       if (routed) {
         layer.router = of(experts, dim, 5);
         layer.tau = of(16, 3 * dim, 6);
@@ -291,19 +282,12 @@ TEST_P(Fused, DecodedLayersDoNotOvertakeOneAnother) {
       }
       return layer;
     };
-    struct Kind {
-      bool routed;
-      DType pages;
-    };
-    for (const Kind kind : {Kind{false, activations()}, Kind{true, activations()},
-                            Kind{false, DType::kF8E4M3}, Kind{true, DType::kI8}}) {
-      const bool routed = kind.routed;
-      const KvPool full(kind.pages, heads, s.num_pages);
-      full.fill(44);
+    for (const bool routed : {false, true}) {
       std::vector<Layer> model;
-      for (int i = 0; i < layers; ++i) model.push_back(make(i, routed, kind.pages));
-      const auto run = [&](bool waits) {
-        for (const Layer& layer : model) layer.pool.copy(full);
+      for (int i = 0; i < layers; ++i) model.push_back(make(i, routed));
+      // The pages of each layer, and what they are in the beginning.
+      const auto run = [&](bool waits, const std::vector<KvPool>& pools, const KvPool& full) {
+        for (const KvPool& pool : pools) pool.copy(full);
         const Guarded x = tensor(random16(rows * dim, 41), {rows, dim});
         const Guarded normed(activations(), {rows, dim}), qkv(activations(), {rows, 3 * dim});
         const Guarded mlp(activations(), {rows, inner}), out(activations(), {rows, dim});
@@ -322,7 +306,8 @@ TEST_P(Fused, DecodedLayersDoNotOvertakeOneAnother) {
           }
         };
         EXPECT_TRUE(stream().synchronize().ok());
-        for (const Layer& layer : model) {
+        for (std::size_t number = 0; number < model.size(); ++number) {
+          const Layer& layer = model[number];
           const Matrix* second = routed ? layer.router.get() : layer.fc1.get();
           ops().layer_norm(stream(), x.view(), weight.view(), bias.view(), 1e-5f, normed.view());
           pause();
@@ -346,7 +331,7 @@ TEST_P(Fused, DecodedLayersDoNotOvertakeOneAnother) {
                                             .positions = positions.view(),
                                             .slots = slots.view(),
                                             .heads = heads,
-                                            .pages = layer.pool.view(),
+                                            .pages = pools[number].view(),
                                             .batch = s.batch(prefixes),
                                             .out = out.view()});
           pause();
@@ -372,11 +357,17 @@ TEST_P(Fused, DecodedLayersDoNotOvertakeOneAnother) {
         EXPECT_TRUE(stream().synchronize().ok());
         return x;
       };
-      const Guarded expected = run(true);
-      for (const float value : expected.floats()) ASSERT_TRUE(std::isfinite(value));
-      for (int i = 0; i < (GetParam().device == "cuda" ? 20 : 1); ++i) {
-        ASSERT_EQ(bits(run(false)), bits(expected))
-            << rows << " rows, pages of " << dtype_name(kind.pages) << ", run " << i;
+      for (const DType pages : {activations(), routed ? DType::kI8 : DType::kF8E4M3}) {
+        std::vector<KvPool> pools;
+        for (int i = 0; i < layers; ++i) pools.emplace_back(pages, heads, s.num_pages);
+        const KvPool full(pages, heads, s.num_pages);
+        full.fill(44);
+        const Guarded expected = run(true, pools, full);
+        for (const float value : expected.floats()) ASSERT_TRUE(std::isfinite(value));
+        for (int i = 0; i < (GetParam().device == "cuda" ? 20 : 1); ++i) {
+          ASSERT_EQ(bits(run(false, pools, full)), bits(expected))
+              << rows << " rows, pages of " << dtype_name(pages) << ", run " << i;
+        }
       }
     }
   }

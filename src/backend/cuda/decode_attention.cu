@@ -5,9 +5,6 @@
 namespace fovea::cuda {
 namespace {
 
-using kernels::key_row;
-using kernels::PagedKeys;
-
 // Small enough that blocks of the next kernel, which is a product, find registers beside one.
 constexpr int kWarps = kDecodeWarps, kBlocksOfMultiprocessor = 3;
 
@@ -39,6 +36,25 @@ struct Softmax {
     total += __shfl_xor_sync(~0u, total, mask);
 #pragma unroll
     for (int i = 0; i < kDims; ++i) sums[i] += __shfl_xor_sync(~0u, sums[i], mask);
+  }
+};
+
+// The rows of pages that hold a sequence's keys of one head.
+struct KeyRows {
+  const int* page_table;
+  unsigned page_size, inverse;  // 2^32 / page_size, a little more: pages are small
+  int head_row, page_rows;
+
+  __device__ __forceinline__ KeyRows(const DecodedRows& p, int sequence, int kv_head)
+      : page_table(p.tables + p.pages_at + static_cast<std::size_t>(sequence) * p.max_pages),
+        page_size(p.page_size),
+        inverse(0xffffffffu / page_size + 1),
+        head_row(kv_head * p.page_size),
+        page_rows(p.num_kv_heads * p.page_size) {}
+
+  __device__ __forceinline__ int row(int position) const {
+    const unsigned page = __umulhi(position, inverse);
+    return page_table[page] * page_rows + head_row + position - static_cast<int>(page * page_size);
   }
 };
 
@@ -134,11 +150,7 @@ __global__ void __launch_bounds__(kWarps * 32, kBlocksOfMultiprocessor) decode(N
   const int sequence = kNew ? blockIdx.x : p.tables[p.tiles_at + 2 * blockIdx.x];
   const int row_of_sequence = kNew ? 0 : p.tables[p.tiles_at + 2 * blockIdx.x + 1];
   const int row = p.tables[sequence] + row_of_sequence;
-  PagedKeys keys;
-  keys.page_table = p.tables + p.pages_at + static_cast<std::size_t>(sequence) * p.max_pages;
-  keys.page_size = p.page_size;
-  keys.num_kv_heads = p.num_kv_heads;
-  keys.kv_head = kv_head;
+  const KeyRows keys(p, sequence, kv_head);
   const int slot = kNew ? all.slots[sequence] : -1;
   const bool is_new = slot >= 0 && slot < all.num_slots;
   kernels::Visibility visibility;
@@ -153,26 +165,32 @@ __global__ void __launch_bounds__(kWarps * 32, kBlocksOfMultiprocessor) decode(N
   const auto* v_pages = static_cast<const uint4*>(p.v_pages);
   uint4 k_words[kTogether], v_words[kTogether];
   float k_steps[kTogether], v_steps[kTogether];
-  const auto load = [&](int begin) {
+  int rows[kTogether];  // of the keys that were asked for last; -1 = none
+  const auto load_keys = [&](int first) {
 #pragma unroll
     for (int s = 0; s < kTogether; ++s) {
-      const int position = begin + group + s * kStep;
+      const int position = first + group + s * kStep;
+      rows[s] = position < end ? keys.row(position) : -1;
       k_words[s] = {0, 0, 0, 0};
+      k_steps[s] = 1;
+      if (rows[s] < 0) continue;
+      k_words[s] = __ldcg(k_pages + static_cast<std::size_t>(rows[s]) * kLanes + part);
+      if constexpr (Pages::kIsCoded) k_steps[s] = __ldcg(p.k_steps + rows[s]);
+    }
+  };
+  const auto load_values = [&] {
+#pragma unroll
+    for (int s = 0; s < kTogether; ++s) {
       v_words[s] = {0, 0, 0, 0};
-      k_steps[s] = v_steps[s] = 1;
-      if (position < end) {
-        const std::size_t row = key_row(keys, position);
-        k_words[s] = __ldcg(k_pages + row * kLanes + part);
-        v_words[s] = __ldcg(v_pages + row * kLanes + part);
-        if constexpr (Pages::kIsCoded) {
-          k_steps[s] = __ldcg(p.k_steps + row);
-          v_steps[s] = __ldcg(p.v_steps + row);
-        }
-      }
+      v_steps[s] = 1;
+      if (rows[s] < 0) continue;
+      v_words[s] = __ldcg(v_pages + static_cast<std::size_t>(rows[s]) * kLanes + part);
+      if constexpr (Pages::kIsCoded) v_steps[s] = __ldcg(p.v_steps + rows[s]);
     }
   };
   const int begin = rank * stretch + warp * kGroups;
-  load(begin);
+  load_keys(begin);
+  load_values();
   kernels::wait_for_earlier_kernels();
   kernels::let_later_kernels_start();
 
@@ -229,8 +247,8 @@ __global__ void __launch_bounds__(kWarps * 32, kBlocksOfMultiprocessor) decode(N
       softmax.add(score, v, 1);
     }
   }
-  for (int at = begin; at < end; at += kTogether * kStep) {
-    if (at != begin) load(at);
+  constexpr int kStride = kTogether * kStep;
+  for (int at = begin; at < end; at += kStride) {
     float scores[kTogether];
     float joined = softmax.largest;
 #pragma unroll
@@ -238,9 +256,12 @@ __global__ void __launch_bounds__(kWarps * 32, kBlocksOfMultiprocessor) decode(N
       float k[kOfLoad];
       Pages::widen(k_words[s], k);
       scores[s] = score_of(k) * k_steps[s];
-      if (at + group + s * kStep >= end) scores[s] = -2e30f;
+      if (rows[s] < 0) scores[s] = -2e30f;
       joined = fmaxf(joined, scores[s]);
     }
+    // The next keys are under way while these values are weighed, and the next values while those
+    // keys are scored.
+    load_keys(at + kStride);
     softmax.rescale(joined);
 #pragma unroll
     for (int s = 0; s < kTogether; ++s) {
@@ -248,6 +269,7 @@ __global__ void __launch_bounds__(kWarps * 32, kBlocksOfMultiprocessor) decode(N
       Pages::widen(v_words[s], v);
       softmax.add(scores[s], v, v_steps[s]);
     }
+    load_values();
   }
 #pragma unroll
   for (int mask = kLanes; mask < 32; mask *= 2) softmax.join(mask);

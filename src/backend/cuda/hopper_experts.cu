@@ -454,7 +454,8 @@ bool has_hopper_experts() {
 }
 
 cudaError_t hopper_experts(const ExpertProduct& p, bool up, KernelStream on) {
-  return p.weights_are_f8 ? run<Float8>(p, up, on) : run<__nv_bfloat16>(p, up, on);
+  return p.weight_type == WeightType::kFloat8 ? run<Float8>(p, up, on)
+                                              : run<__nv_bfloat16>(p, up, on);
 }
 
 }  // namespace fovea::cuda

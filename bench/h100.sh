@@ -64,6 +64,8 @@ all_experts() { checkpoint md3-all-experts --model 3 --experts 8; }
 conformance() { check conformance "$(binary conformance_tests)" --gtest_brief=1 --gtest_filter='*/cuda'; }
 
 golden() {
+  # The tests look for them where they were built.
+  tar -C tests/golden/data -xJf tests/golden/data/checkpoints.tar.xz
   FOVEA_GOLDEN_DEVICE=cuda check golden "$(binary golden_tests)" --gtest_brief=1
 }
 

@@ -111,12 +111,12 @@ void CudaOps::paged_attention(Stream& stream, TensorView qkv, KvPages pages, Hea
       put_attention_tables(stream, batch, tile_rows, kMostDecoded,
                            is_widened ? widened_.page_table() : std::span<const std::int32_t>{});
   auto& cuda_stream = static_cast<CudaStream&>(stream);
-  if (tables.data == nullptr ||
+  if (tables.memory.data == nullptr ||
       !cuda_stream.check(cudaSetDevice(options_.device_index), "choosing the device")) {
     return;
   }
   if (tables.num_prompt_tiles > 0) {
-    call.tables = reinterpret_cast<const std::int32_t*>(tables.data);
+    call.tables = reinterpret_cast<const std::int32_t*>(tables.memory.data);
     call.context_at = static_cast<int>(tables.context_at);
     call.prefix_at = static_cast<int>(tables.prefix_at);
     call.pages_at = static_cast<int>(tables.pages_at);
@@ -195,7 +195,7 @@ DecodedRows CudaOps::decoded_rows(TensorView qkv, KvPages pages, HeadLayout head
           .v_steps = reinterpret_cast<float*>(pages.v_scale.data),
           .page_size = heads.page_size,
           .max_pages = static_cast<int>(batch.max_pages),
-          .tables = reinterpret_cast<const std::int32_t*>(tables.data),
+          .tables = reinterpret_cast<const std::int32_t*>(tables.memory.data),
           .context_at = static_cast<int>(tables.context_at),
           .prefix_at = static_cast<int>(tables.prefix_at),
           .pages_at = static_cast<int>(tables.pages_at),
@@ -258,7 +258,7 @@ void CudaOps::cached_attention(Stream& stream, const CachedAttentionArgs& args) 
   const AttentionTables tables =
       put_attention_tables(stream, args.batch, kAttentionTileRows, kMostDecoded);
   auto& cuda_stream = static_cast<CudaStream&>(stream);
-  if (tables.data == nullptr ||
+  if (tables.memory.data == nullptr ||
       !cuda_stream.check(cudaSetDevice(options_.device_index), "choosing the device")) {
     return;
   }

@@ -142,9 +142,9 @@ PortableOps::AttentionTables PortableOps::put_attention_tables(
     (decodes ? tables.num_decode_tiles : tables.num_prompt_tiles) = count;
   }
   const std::span<const std::byte> bytes = std::as_bytes(std::span(all));
-  std::byte* data = attention_table_.put(launcher_, stream, bytes);
-  tables.memory = {DType::kU8, {static_cast<std::int64_t>(bytes.size())}, data};
-  tables.data = data;
+  tables.memory = {DType::kU8,
+                   {static_cast<std::int64_t>(bytes.size())},
+                   attention_table_.put(launcher_, stream, bytes)};
   return tables;
 }
 
@@ -156,7 +156,7 @@ void PortableOps::paged_attention(Stream& stream, TensorView qkv, KvPages pages,
   // Two rows are cheaper one by one than as a tile of sixteen.
   const AttentionTables tables =
       put_attention_tables(stream, batch, kernels::PromptRows::kTileRows, 2);
-  if (tables.data == nullptr) return;
+  if (tables.memory.data == nullptr) return;
   const CachedKernels entries = kernels_for(qkv.dtype, pages.k.dtype);
   kernels::PagedAttentionParams params{narrow(heads.num_heads),
                                        narrow(heads.num_kv_heads),
@@ -171,8 +171,8 @@ void PortableOps::paged_attention(Stream& stream, TensorView qkv, KvPages pages,
                                        0,
                                        0};
   const std::initializer_list<const void*> buffers = {
-      qkv.data,           pages.k.data, pages.v.data, pages.k_scale.data,
-      pages.v_scale.data, tables.data,  out.data};
+      qkv.data,           pages.k.data,       pages.v.data, pages.k_scale.data,
+      pages.v_scale.data, tables.memory.data, out.data};
   launch(stream, entries.prompt, {tables.num_prompt_tiles, params.num_heads}, kThreads,
          kernels::PromptRows::scratch_bytes(params.head_dim), params, buffers);
   params.tiles_at = tables.decode_tiles_at;

@@ -82,13 +82,12 @@ class PortableOps : public Ops {
 
   /// The tables of a step's attention on the device, and where their parts begin (in i32).
   struct AttentionTables {
-    TensorView memory;      // of the device, u8
-    const std::byte* data;  // its first byte
+    TensorView memory;  // of the device, u8; no data when memory ran out
     std::uint32_t context_at, prefix_at, pages_at, other_pages_at, prompt_tiles_at, decode_tiles_at;
     std::uint32_t num_prompt_tiles, num_decode_tiles;
   };
   /// Tiles of `tile_rows` rows for sequences of more than `most_decoded` rows, single rows for the
-  /// others. other_pages: another page table of the same sequences, or nothing. data is null when
+  /// others. other_pages: another page table of the same sequences, or nothing. No data when
   /// memory ran out.
   AttentionTables put_attention_tables(Stream& stream, const AttentionBatch& batch, int tile_rows,
                                        int most_decoded,

@@ -68,6 +68,13 @@ WeightType weight_type(const portable::DeviceMatrix& matrix) {
   }
 }
 
+bool are_aligned(std::initializer_list<TensorView> tensors) {
+  constexpr std::uintptr_t kLoad = 16;
+  return std::ranges::all_of(tensors, [](const TensorView& tensor) {
+    return reinterpret_cast<std::uintptr_t>(tensor.data) % kLoad == 0;
+  });
+}
+
 // A product for the kernel of few rows, if it takes it.
 std::optional<StreamedLinear> CudaOps::as_streamed(const LinearArgs& args) const {
   const portable::DeviceMatrix& matrix = device_matrix(*args.weight);
@@ -241,12 +248,8 @@ void CudaOps::linears(Stream& stream, std::span<const LinearArgs> products) {
 void CudaOps::layer_norm(Stream& stream, TensorView x, TensorView weight, TensorView bias,
                          float eps, TensorView y) {
   const std::int64_t width = x.shape.back(), rows = x.num_elements() / width;
-  std::uintptr_t addresses = 0;
-  for (const TensorView& tensor : {x, weight, bias, y}) {
-    addresses |= reinterpret_cast<std::uintptr_t>(tensor.data);
-  }
   if (x.dtype != DType::kBf16 || y.dtype != DType::kBf16 || !can_norm(width) ||
-      addresses % 16 != 0 || rows == 0) {
+      !are_aligned({x, weight, bias, y}) || rows == 0) {
     return PortableOps::layer_norm(stream, x, weight, bias, eps, y);
   }
   FOVEA_CHECK(weight.num_elements() == width && bias.num_elements() == width &&

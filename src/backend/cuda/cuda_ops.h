@@ -1,5 +1,6 @@
 #pragma once
 
+#include <initializer_list>
 #include <memory>
 #include <optional>
 
@@ -14,6 +15,9 @@ namespace fovea::cuda {
 
 /// Of a weight that is not f32.
 WeightType weight_type(const portable::DeviceMatrix& matrix);
+
+/// Whether kernels may load 16 bytes at a time from where each of these begins.
+bool are_aligned(std::initializer_list<TensorView> tensors);
 
 /// PortableOps with what NVIDIA's hardware does better: bf16 products through cuBLASLt, or with
 /// weights streamed from memory for a few rows; attention on tensor cores; routed experts in two

@@ -50,12 +50,9 @@ void CudaOps::self_attention(Stream& stream, TensorView qkv, int tokens, int num
 void CudaOps::rope_and_store_kv(Stream& stream, TensorView rope, TensorView positions,
                                 TensorView slots, HeadLayout heads, TensorView qkv, KvPages pages) {
   const std::int64_t rows = positions.num_elements();
-  std::uintptr_t addresses = 0;
-  for (const TensorView& tensor : {qkv, pages.k, pages.v, rope}) {
-    addresses |= reinterpret_cast<std::uintptr_t>(tensor.data);
-  }
   if (qkv.dtype != DType::kBf16 || pages.k.dtype != DType::kBf16 || rope.shape.rank() != 3 ||
-      !can_rotate(heads.head_dim, rope.shape[1]) || addresses % 16 != 0 || rows == 0) {
+      !can_rotate(heads.head_dim, rope.shape[1]) || !are_aligned({qkv, pages.k, pages.v, rope}) ||
+      rows == 0) {
     return PortableOps::rope_and_store_kv(stream, rope, positions, slots, heads, qkv, pages);
   }
   portable::check_rope(rope, positions, slots, heads, qkv);

@@ -41,6 +41,23 @@ GPU_FN void moe_route(Thread t, const GPU_CONST MoeParams& p, const GPU_GLOBAL f
   if (t.lane < p.choices) weights[out + t.lane] = own_weight / total;
 }
 
+// The experts of this thread's next pairs, one every num_threads from i on, asked for together: one
+// after the other would be a wait for memory each. num_experts where there is none.
+constexpr GPU_CONST u32 kSortedAtOnce = 8;
+struct SortedPairs {
+  u32 expert[kSortedAtOnce];
+};
+GPU_FN SortedPairs load_pairs(const GPU_CONST MoeParams& p, const GPU_GLOBAL i32* experts, u32 i,
+                              u32 num_threads) {
+  SortedPairs loaded;
+  GPU_UNROLL
+  for (u32 j = 0; j < kSortedAtOnce; ++j) {
+    const u32 at = i + j * num_threads;
+    loaded.expert[j] = at < p.num_rows * p.choices ? static_cast<u32>(experts[at]) : p.num_experts;
+  }
+  return loaded;
+}
+
 // A counting sort of the pairs by expert, in one block: offsets [experts + 1] first place of each,
 // places [pairs] where a pair went, rows [pairs] the row of each place. scratch: experts + 1 words
 // for counts and as many for places handed out. The order within an expert is any: nothing depends
@@ -54,9 +71,12 @@ GPU_FN void moe_sort(Thread t, const GPU_CONST MoeParams& p, const GPU_GLOBAL i3
   const u32 pairs = p.num_rows * p.choices;
   for (u32 e = t.index; e <= p.num_experts; e += num_threads) counts[e] = 0;
   block_sync(t);
-  for (u32 i = t.index; i < pairs; i += num_threads) {
-    const u32 expert = static_cast<u32>(experts[i]);
-    if (expert < p.num_experts) atomic_add_u32(counts + expert, 1);
+  for (u32 i = t.index; i < pairs; i += num_threads * kSortedAtOnce) {
+    const SortedPairs loaded = load_pairs(p, experts, i, num_threads);
+    GPU_UNROLL
+    for (u32 j = 0; j < kSortedAtOnce; ++j) {
+      if (loaded.expert[j] < p.num_experts) atomic_add_u32(counts + loaded.expert[j], 1);
+    }
   }
   block_sync(t);
   if (t.index == 0) {
@@ -72,12 +92,16 @@ GPU_FN void moe_sort(Thread t, const GPU_CONST MoeParams& p, const GPU_GLOBAL i3
     offsets[e] = static_cast<i32>(next[e]);
   }
   block_sync(t);
-  for (u32 i = t.index; i < pairs; i += num_threads) {
-    const u32 expert = static_cast<u32>(experts[i]);
-    if (expert >= p.num_experts) continue;
-    const u32 place = atomic_add_u32(next + expert, 1);
-    places[i] = static_cast<i32>(place);
-    rows[place] = static_cast<i32>(i / p.choices);
+  for (u32 i = t.index; i < pairs; i += num_threads * kSortedAtOnce) {
+    const SortedPairs loaded = load_pairs(p, experts, i, num_threads);
+    GPU_UNROLL
+    for (u32 j = 0; j < kSortedAtOnce; ++j) {
+      if (loaded.expert[j] >= p.num_experts) continue;
+      const u32 at = i + j * num_threads;
+      const u32 place = atomic_add_u32(next + loaded.expert[j], 1);
+      places[at] = static_cast<i32>(place);
+      rows[place] = static_cast<i32>(at / p.choices);
+    }
   }
 }
 

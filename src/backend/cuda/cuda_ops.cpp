@@ -19,7 +19,7 @@ Result<std::unique_ptr<Ops>> CudaOps::create(Device& device, portable::Launcher&
   auto products = LargeProducts::create(device);
   if (products.ok()) ops->products_ = std::move(products).value();
   ops->hopper_attention_ = HopperAttention::create();
-  ops->has_hopper_experts_ = has_hopper_experts();
+  ops->hopper_experts_ = HopperExperts::create();
   return std::unique_ptr<Ops>(std::move(ops));
 }
 

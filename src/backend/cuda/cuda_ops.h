@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "backend/cuda/hopper_attention.h"
+#include "backend/cuda/hopper_experts.h"
 #include "backend/cuda/large_products.h"
 #include "backend/cuda/native_kernels.h"
 #include "backend/cuda/widened_prompts.h"
@@ -83,10 +84,10 @@ class CudaOps final : public portable::PortableOps {
   Options options_;
   std::unique_ptr<LargeProducts> products_;                  // null without cuBLASLt
   std::unique_ptr<const HopperAttention> hopper_attention_;  // null on other devices
+  std::unique_ptr<const HopperExperts> hopper_experts_;      // the same
   portable::GrowingBuffer operand_;  // of the product at hand, in another type
   portable::GrowingBuffer expert_memory_;
   WidenedPrompts widened_;
-  bool has_hopper_experts_ = false;
 };
 
 }  // namespace fovea::cuda

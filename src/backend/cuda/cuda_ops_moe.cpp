@@ -48,7 +48,7 @@ bool can_run(Experts up, Experts down) {
 // Where in a layer's memory its parts begin, in bytes. The codes and scales are those of the rows
 // and then those of the gated products.
 struct ExpertMemory {
-  std::size_t results;       // [pairs, dim] f32
+  std::size_t results;       // [pairs, dim] f32; bf16 of HopperExperts
   std::size_t gated;         // [pairs, inner] bf16
   std::size_t codes;         // [rows, dim] or [pairs, inner] e4m3; nothing unless in 8 bits
   std::size_t scales;        // [pairs] f32; the same
@@ -92,7 +92,8 @@ void CudaOps::moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorVi
               y.shape.to_string());
   const std::int64_t inner = down[0]->cols(), pairs = rows * k;
   const auto num_experts = static_cast<std::int64_t>(up.size());
-  const bool on_hopper = rows > kMostStreamedExpertRows && has_hopper_experts_ &&
+  const bool on_hopper = rows > kMostStreamedExpertRows && hopper_experts_ != nullptr &&
+                         num_experts <= HopperExperts::kMostExperts &&
                          common_storage(up) == common_storage(down);
   const bool in_8_bits =
       on_hopper && common_storage(up) == DType::kF8E4M3 && can_quantise(dim) && can_quantise(inner);
@@ -126,17 +127,29 @@ void CudaOps::moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorVi
     product.x_scales = quantised.scale;
   };
   const bool takes_hopper = on_hopper && (in_8_bits || common_storage(up) == DType::kBf16);
-  const auto multiply = rows <= kMostStreamedExpertRows ? streamed_experts
-                        : takes_hopper                  ? hopper_experts
-                                                        : tiled_experts;
+  const auto multiply = [&](bool is_up) {
+    const KernelStream on = cuda_stream.for_kernels();
+    return rows <= kMostStreamedExpertRows ? streamed_experts(product, is_up, on)
+           : takes_hopper                  ? hopper_experts_->multiply(product, is_up, on)
+                                           : tiled_experts(product, is_up, on);
+  };
   put_experts(up, product);
   put_x(x.data, rows, dim);
   product.y = memory + at.gated;
-  cuda_stream.check(multiply(product, true, cuda_stream.for_kernels()), "experts, up");
+  cuda_stream.check(multiply(true), "experts, up");
   put_experts(down, product);
   put_x(memory + at.gated, pairs, inner);
   product.y = memory + at.results;
-  cuda_stream.check(multiply(product, false, cuda_stream.for_kernels()), "experts, down");
+  cuda_stream.check(multiply(false), "experts, down");
+  if (takes_hopper) {
+    const CombinedExperts combined{
+        memory + at.results,    reinterpret_cast<const std::int32_t*>(memory + at.places),
+        weights.as<float>(),    y.data,
+        static_cast<int>(rows), static_cast<int>(k),
+        static_cast<int>(dim)};
+    cuda_stream.check(combine_experts(combined, cuda_stream.for_kernels()), "experts, sum");
+    return;
+  }
   launch(stream, kernels::KernelId::moe_combine_bf16, {portable::narrow(rows)}, portable::kThreads,
          0, moe, {memory + at.results, memory + at.places, weights.data, y.data});
 }

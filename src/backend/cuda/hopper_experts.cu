@@ -1,5 +1,7 @@
+#include <cuda.h>
+
 #include "backend/cuda/expert_places.h"
-#include "backend/cuda/native_kernels.h"
+#include "backend/cuda/hopper_experts.h"
 #include "backend/cuda/tensor_core.h"
 #include "backend/cuda/weight_stream.h"
 #include "backend/cuda/wgmma_widths.h"
@@ -8,25 +10,35 @@
 namespace fovea::cuda {
 namespace {
 
-// A block works on one tile after the other. Two warps copy slices of the weight and of x, two
-// warpgroups multiply them; the copies are ahead by as many slices as there is room for, whatever
-// tile they are of.
+struct HopperExpertsCall {
+  ExpertProduct product;
+  CUtensorMap weights[HopperExperts::kMostExperts];
+};
+
+// A block works on one tile after the other. One warpgroup copies slices of the weight and of x, of
+// which only the latter takes more than one thread; two multiply them. The copies are ahead by as
+// many slices as there is room for, whatever tile they are of.
 //
 // The weight is the product's left side, of which tensor cores take multiples of 64 rows; places
-// are its right side, of which any multiple of 16 will do. A tile of up to 128 places has 256 rows
-// of the weight (it is wide), one of up to 256 places has 128: either way a weight is read once for
-// up to 256 places.
-constexpr int kMultiplyingThreads = 256, kCopyingThreads = 64;
+// are its right side, of which any multiple of 8 will do (of 32 here: each is a kernel's code). A
+// tile of up to 128 places has 256 rows of the weight (it is wide), one of up to 256 places has
+// 128: either way a weight is read once for up to 256 places.
+constexpr int kMultiplyingThreads = 256, kCopyingThreads = 128;
 constexpr int kThreads = kMultiplyingThreads + kCopyingThreads;
 constexpr int kWideRows = 256, kTallRows = 128;
-constexpr int kWidePlaces = 128, kTallPlaces = 256, kPlaceStep = 16;
+constexpr int kWidePlaces = 128, kTallPlaces = 256;
+constexpr int kCopiedPlaces = 16;              // at a time
 constexpr int kRowBytes = 128;                 // of a slice of the depth: 64 bf16 or 128 e4m3
 constexpr int kEightRows = 8 * kRowBytes;      // what the swizzle repeats itself after
 constexpr int kOperandBytes = 64 * kRowBytes;  // the left side of a product
+constexpr int kBoxRows = 128;                  // of the weight, copied at once
+constexpr int kBoxBytes = kBoxRows * kRowBytes;
 constexpr int kStageBytes = (kWideRows + kWidePlaces) * kRowBytes;
 static_assert(kWideRows + kWidePlaces == kTallRows + kTallPlaces);
 constexpr int kStages = 4;
 constexpr int kSharedBytes = kStages * kStageBytes + kEightRows;  // with what aligns it
+// What multiplies takes the registers that copying leaves: its sums alone are 128.
+constexpr int kMultiplyingRegisters = 224, kCopyingRegisters = 56;
 
 // How both operands are stored. Sums of e4m3 lose what cuBLASLt's quick ones lose: nothing beside
 // what rounding to eight bits has cost.
@@ -102,9 +114,8 @@ class TileList {
 // lane holds both. Where among the tile's outputs the 8 (of the second product: the 16) begin that
 // are in its 16 rows number i; the two operands of a warpgroup share sectors of what is written.
 template <bool kUp>
-__device__ __forceinline__ int output_at(int i, bool is_wide) {
-  if (!kUp) return i * 16;
-  return (is_wide ? i / 8 * 8 + i % 4 * 2 + i / 4 % 2 : i) * 8;
+__device__ __forceinline__ int output_at(int i) {
+  return kUp ? (i / 8 * 8 + i % 4 * 2 + i / 4 % 2) * 8 : i * 16;
 }
 
 // The slices that are under way, and barriers that tell who may use them.
@@ -123,94 +134,89 @@ struct Ring {
   }
 };
 
-// What a thread copies of a slice: 16 bytes of every eighth row. A row that is not there is a copy
+// A slice of a tile's weight, in one or two boxes: for one thread.
+template <class W, bool kUp>
+__device__ __forceinline__ void ask_weight(const HopperExpertsCall& call, const Tile& tile,
+                                           int depth, char* slice, unsigned full) {
+  const int boxes = tile.is_wide ? kWideRows / kBoxRows : kTallRows / kBoxRows;
+  arrive_expecting(full, static_cast<unsigned>(boxes * kBoxBytes));
+  for (int i = 0; i < boxes; ++i) {
+    // In rows of the map: 16 outputs of the first product are one.
+    const int row = kUp ? tile.first / 16 + i * (kBoxRows / 32) : tile.first + i * kBoxRows;
+    copy_box(shared_address(slice + i * kBoxBytes), &call.weights[tile.expert], depth, 0, 0,
+             kUp ? row : 0, kUp ? 0 : row, full);
+  }
+}
+
+// What a thread copies of x: 16 bytes of every sixteenth place. A place that is not there is a copy
 // of the last one: nobody looks at what comes of it.
 template <class W, bool kUp>
-class Copies {
+class PlaceCopies {
  public:
-  __device__ explicit Copies(const ExpertProduct& p) : p_(p) {}
-
-  __device__ __forceinline__ void begin(const Tile& tile) { tile_ = tile; }
-  __device__ __forceinline__ void find_places() {
-    steps_ = (tile_.count + kPlaceStep - 1) / kPlaceStep * (kPlaceStep / 8);
+  __device__ PlaceCopies(const ExpertProduct& p, const Tile& tile)
+      : p_(p), steps_((tile.count + kCopiedPlaces - 1) / kCopiedPlaces) {
+    at_ = (tile.is_wide ? kWideRows : kTallRows) * kRowBytes + row() / 8 * kEightRows +
+          row() % 8 * kRowBytes + (chunk() ^ row() % 8) * 16;
 #pragma unroll
-    for (int i = 0; i < kTallPlaces / 8; ++i) {
+    for (int i = 0; i < kTallPlaces / kCopiedPlaces; ++i) {
       if (i >= steps_) break;
-      const int place = tile_.begin + min(i * 8 + row(), tile_.count - 1);
-      x_rows_[i] =
-          static_cast<unsigned>(kUp ? p_.row_of_place[place] : place) * static_cast<unsigned>(p_.k);
+      const int place = tile.begin + min(i * kCopiedPlaces + row(), tile.count - 1);
+      rows_[i] =
+          static_cast<unsigned>(kUp ? p.row_of_place[place] : place) * static_cast<unsigned>(p.k);
     }
   }
-  __device__ __forceinline__ void ask_weight(int depth, char* slice) const {
-    const int at = depth + chunk() * kOfChunk, last = TileList<kUp>::outputs(p_) - 1;
-    const bool inside = at < p_.k;
-    const auto* from = static_cast<const W*>(p_.weights[tile_.expert]) + (inside ? at : 0);
-    const auto* second = from + static_cast<std::size_t>(last + 1) * p_.k;  // of up: g
-    slice += offset();
-#pragma unroll
-    for (int i = 0; i < kWideRows / 8; ++i) {
-      if (i == kTallRows / 8 && !tile_.is_wide) break;
-      const int n = min(
-          tile_.first + output_at<kUp>(i / 2, tile_.is_wide) + (kUp ? 0 : i % 2 * 8) + row(), last);
-      copy_16(slice + i * kEightRows,
-              (kUp && i % 2 == 1 ? second : from) +
-                  static_cast<unsigned>(n) * static_cast<unsigned>(p_.k),
-              inside);
-    }
-  }
-  __device__ __forceinline__ void ask_x(int depth, char* slice) const {
+  __device__ __forceinline__ void ask(int depth, char* slice) const {
     const int at = depth + chunk() * kOfChunk;
     const bool inside = at < p_.k;
     const auto* from = static_cast<const W*>(p_.x) + (inside ? at : 0);
-    slice += (tile_.is_wide ? kWideRows : kTallRows) * kRowBytes + offset();
 #pragma unroll
-    for (int i = 0; i < kTallPlaces / 8; ++i) {
+    for (int i = 0; i < kTallPlaces / kCopiedPlaces; ++i) {
       if (i >= steps_) break;
-      copy_16(slice + i * kEightRows, from + x_rows_[i], inside);
+      copy_16(slice + at_ + i * (kCopiedPlaces / 8 * kEightRows), from + rows_[i], inside);
     }
   }
 
  private:
   static constexpr int kOfChunk = 16 / sizeof(W);
-  static_assert(kCopyingThreads == 8 * kRowBytes / 16);
+  static_assert(kCopyingThreads == kCopiedPlaces * kRowBytes / 16);
   __device__ static int chunk() { return static_cast<int>(threadIdx.x) % 8; }
-  __device__ static int row() { return static_cast<int>(threadIdx.x) / 8 % 8; }
-  __device__ static int offset() { return row() * kRowBytes + (chunk() ^ row()) * 16; }
+  __device__ static int row() { return static_cast<int>(threadIdx.x - kMultiplyingThreads) / 8; }
 
   const ExpertProduct& p_;
-  Tile tile_;
-  int steps_;                         // of eight places
-  unsigned x_rows_[kTallPlaces / 8];  // where they begin
+  int steps_, at_;
+  unsigned rows_[kTallPlaces / kCopiedPlaces];  // where they begin
 };
 
 template <class W, bool kUp>
-__device__ __forceinline__ void copy_tiles(const ExpertProduct& p, TileList<kUp> tiles, Ring ring) {
-  Copies<W, kUp> copies(p);
+__device__ __forceinline__ void copy_tiles(const HopperExpertsCall& call, TileList<kUp> tiles,
+                                           Ring ring) {
+  const ExpertProduct& p = call.product;
+  const bool asks_weight = threadIdx.x == kMultiplyingThreads;
   Tile tile;
   bool is_there = tiles.next(tile);
   int early = 0;  // slices of the weight that were asked for before x was there
   if constexpr (!kUp) {
-    if (is_there) {
-      copies.begin(tile);
-      for (; early < kStages && early * kSlice<W> < p.k; ++early) {
-        copies.ask_weight(early * kSlice<W>, ring.slices + early * kStageBytes);
+    for (; is_there && early < kStages && early * kSlice<W> < p.k; ++early) {
+      if (asks_weight) {
+        ask_weight<W, kUp>(call, tile, early * kSlice<W>, ring.slices + early * kStageBytes,
+                           ring.full + early * 8);
       }
     }
     kernels::wait_for_earlier_kernels();
     kernels::let_later_kernels_start();
   }
   for (; is_there; is_there = tiles.next(tile)) {
-    copies.begin(tile);
-    copies.find_places();
+    const PlaceCopies<W, kUp> places(p, tile);
     for (int depth = 0; depth < p.k; depth += kSlice<W>) {
       ring.wait_until_empty();
+      const unsigned full = ring.full + ring.stage * 8;
       if (early > 0) {
         --early;
-      } else {
-        copies.ask_weight(depth, ring.slice());
+      } else if (asks_weight) {
+        ask_weight<W, kUp>(call, tile, depth, ring.slice(), full);
       }
-      copies.ask_x(depth, ring.slice());
-      arrive_behind_copies(ring.full + ring.stage * 8);
+      places.ask(depth, ring.slice());
+      arrive_behind_copies(full);
       ring.advance();
     }
   }
@@ -307,8 +313,7 @@ __device__ __forceinline__ void store(const ExpertProduct& p, const Tile& tile,
   const float* scale = p.scales[tile.expert];
 #pragma unroll
   for (int m = 0; m < kOperands; ++m) {
-    const int first =
-        tile.first + output_at<kUp>((group * kOperands + m) * 4 + warp, kOperands == 2);
+    const int first = tile.first + output_at<kUp>((group * kOperands + m) * 4 + warp);
     float scales[2];  // of the upper and the lower 8 of 16 rows
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -322,22 +327,17 @@ __device__ __forceinline__ void store(const ExpertProduct& p, const Tile& tile,
       for (int e = 0; e < 4; ++e) {
         s[e] = sums[m][j][e] * scales[e / 2] * place_scales.of(j * 8 + lane % 4 * 2 + e % 2);
       }
-      if constexpr (kUp) {
-        const unsigned pair = transposed(pair_of(gated(s[0], s[2]), gated(s[1], s[3])));
-        const int place = j * 8 + lane / 4, n = first + lane % 4 * 2;
+      // A matrix of eight outputs by eight places, of down two of them, turned: each lane then has
+      // two neighbours of a place.
+      const int place = j * 8 + lane / 4;
+#pragma unroll
+      for (int half = 0; half < (kUp ? 1 : 2); ++half) {
+        const unsigned pair = transposed(kUp ? pair_of(gated(s[0], s[2]), gated(s[1], s[3]))
+                                             : pair_of(s[half * 2], s[half * 2 + 1]));
+        const int n = first + half * 8 + lane % 4 * 2;
         if (place < tile.count && n < outputs) {
           auto* y = static_cast<__nv_bfloat16*>(p.y) + rows_at;
           *reinterpret_cast<unsigned*>(y + (static_cast<unsigned>(place) * width + n)) = pair;
-        }
-      } else {
-        const int place = j * 8 + lane % 4 * 2, n = first + lane / 4;
-        float* y = static_cast<float*>(p.y) + rows_at + (static_cast<unsigned>(place) * width + n);
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          const int right = e % 2, lower = e / 2;
-          if (place + right < tile.count && n + lower * 8 < outputs) {
-            y[right * width + lower * 8] = s[e];
-          }
         }
       }
     }
@@ -359,43 +359,27 @@ __device__ __forceinline__ void finish(const ExpertProduct& p, const Tile& tile,
 template <class W, bool kUp>
 __device__ __forceinline__ void finish(const ExpertProduct& p, const Tile& tile, Ring& ring,
                                        float* of_warp) {
-  const int steps = (tile.count + kPlaceStep - 1) / kPlaceStep;
+  const int steps = (tile.count + 31) / 32;
   if (tile.is_wide) {
     switch (steps) {
       case 1:
-        return finish<W, kUp, 2, 16>(p, tile, ring, of_warp);
-      case 2:
         return finish<W, kUp, 2, 32>(p, tile, ring, of_warp);
-      case 3:
-        return finish<W, kUp, 2, 48>(p, tile, ring, of_warp);
-      case 4:
+      case 2:
         return finish<W, kUp, 2, 64>(p, tile, ring, of_warp);
-      case 5:
-        return finish<W, kUp, 2, 80>(p, tile, ring, of_warp);
-      case 6:
+      case 3:
         return finish<W, kUp, 2, 96>(p, tile, ring, of_warp);
-      case 7:
-        return finish<W, kUp, 2, 112>(p, tile, ring, of_warp);
       default:
         return finish<W, kUp, 2, 128>(p, tile, ring, of_warp);
     }
   }
   switch (steps) {
-    case 8:  // of two pieces of 257 places, one has 128
-    case 9:
-      return finish<W, kUp, 1, 144>(p, tile, ring, of_warp);
-    case 10:
+    case 4:  // of two pieces of 257 places, one has 128
+    case 5:
       return finish<W, kUp, 1, 160>(p, tile, ring, of_warp);
-    case 11:
-      return finish<W, kUp, 1, 176>(p, tile, ring, of_warp);
-    case 12:
+    case 6:
       return finish<W, kUp, 1, 192>(p, tile, ring, of_warp);
-    case 13:
-      return finish<W, kUp, 1, 208>(p, tile, ring, of_warp);
-    case 14:
+    case 7:
       return finish<W, kUp, 1, 224>(p, tile, ring, of_warp);
-    case 15:
-      return finish<W, kUp, 1, 240>(p, tile, ring, of_warp);
     default:
       return finish<W, kUp, 1, 256>(p, tile, ring, of_warp);
   }
@@ -405,10 +389,11 @@ __device__ __forceinline__ void finish(const ExpertProduct& p, const Tile& tile,
 // waited for the places before it let this one start.
 template <class W, bool kUp>
 __global__ void __launch_bounds__(kThreads, 1)
-    multiply_experts(const __grid_constant__ ExpertProduct p) {
+    multiply_experts(const __grid_constant__ HopperExpertsCall call) {
+  const ExpertProduct& p = call.product;
   extern __shared__ char memory[];
   __shared__ std::uint64_t full[kStages], empty[kStages];
-  __shared__ int first_tiles[kMostNativeExperts + 1];
+  __shared__ int first_tiles[HopperExperts::kMostExperts + 1];
   __shared__ float place_scales[kMultiplyingThreads / 32][sizeof(W) == 1 ? kTallPlaces : 1];
   if constexpr (kUp) {
     kernels::wait_for_earlier_kernels();
@@ -417,9 +402,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x < 32) TileList<kUp>::fill(p, first_tiles);
   if (threadIdx.x == 32) {
     for (int i = 0; i < kStages; ++i) {
-      make_barrier(shared_address(full + i), kCopyingThreads);
+      make_barrier(shared_address(full + i), kCopyingThreads + 1);
       make_barrier(shared_address(empty + i), kMultiplyingThreads / 32);
     }
+    publish_barriers();
   }
   __syncthreads();
   const unsigned begin = shared_address(memory);
@@ -427,8 +413,10 @@ __global__ void __launch_bounds__(kThreads, 1)
             shared_address(empty)};
   TileList<kUp> tiles(p, first_tiles);
   if (threadIdx.x >= kMultiplyingThreads) {
-    copy_tiles<W, kUp>(p, tiles, ring);
+    keep_registers<kCopyingRegisters>();
+    copy_tiles<W, kUp>(call, tiles, ring);
   } else {
+    take_registers<kMultiplyingRegisters>();
     float* of_warp = place_scales[threadIdx.x / 32];
     if constexpr (!kUp) kernels::wait_for_earlier_kernels();
     for (Tile tile; tiles.next(tile);) finish<W, kUp>(p, tile, ring, of_warp);
@@ -436,26 +424,62 @@ __global__ void __launch_bounds__(kThreads, 1)
 }
 
 template <class W>
-cudaError_t run(const ExpertProduct& p, bool up, KernelStream on) {
+cudaError_t run(const HopperExpertsCall& call, bool up, KernelStream on) {
   const dim3 grid(static_cast<unsigned>(device_room().multiprocessors));
   return launch_behind(up ? multiply_experts<W, true> : multiply_experts<W, false>, grid, kThreads,
-                       on, p, kSharedBytes);
+                       on, call, kSharedBytes);
+}
+
+// A weight as its copies see it, five dimensions of which the first is the depth: a box is 128 rows
+// by 128 bytes. Of up, rows are (8 neighbours, of h or of g, which 16 outputs, which 8 of them),
+// and a box has 64 outputs, in the order of output_at(); of down they are the fifth.
+CUresult encode_weight(void* encode, const ExpertProduct& p, int expert, bool up,
+                       CUtensorMap& map) {
+  const bool is_8 = p.weight_type == WeightType::kFloat8;
+  const cuuint64_t depth = p.k, row = depth * (is_8 ? 1 : 2), n = p.n;
+  const cuuint64_t up_extents[5] = {depth, 8, 2, n / 32, 2};
+  const cuuint64_t up_strides[4] = {row, n / 2 * row, 16 * row,
+                                    8 * row};  // bytes, of the outer four
+  const cuuint32_t up_box[5] = {static_cast<cuuint32_t>(is_8 ? 128 : 64), 8, 2, 4, 2};
+  const cuuint64_t down_extents[5] = {depth, 1, 1, 1, n};
+  const cuuint64_t down_strides[4] = {row, row, row, row};
+  const cuuint32_t down_box[5] = {up_box[0], 1, 1, 1, kBoxRows};
+  const cuuint32_t steps[5] = {1, 1, 1, 1, 1};
+  const auto function = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(encode);
+  return function(&map, is_8 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 5,
+                  const_cast<void*>(p.weights[expert]), up ? up_extents : down_extents,
+                  up ? up_strides : down_strides, up ? up_box : down_box, steps,
+                  CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                  CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
 }
 
 }  // namespace
 
-bool has_hopper_experts() {
+std::unique_ptr<const HopperExperts> HopperExperts::create() {
   cudaFuncAttributes attributes{};
-  if (cudaFuncGetAttributes(&attributes, multiply_experts<Float8, true>) == cudaSuccess) {
-    return true;
+  void* encode = nullptr;
+  cudaDriverEntryPointQueryResult found{};
+  // The kernels are there for this one architecture.
+  if (cudaFuncGetAttributes(&attributes, multiply_experts<Float8, true>) != cudaSuccess ||
+      cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000, cudaEnableDefault,
+                                       &found) != cudaSuccess ||
+      found != cudaDriverEntryPointSuccess) {
+    cudaGetLastError();  // not the next call's
+    return nullptr;
   }
-  cudaGetLastError();  // not the next call's
-  return false;
+  return std::unique_ptr<const HopperExperts>(new HopperExperts(encode));
 }
 
-cudaError_t hopper_experts(const ExpertProduct& p, bool up, KernelStream on) {
-  return p.weight_type == WeightType::kFloat8 ? run<Float8>(p, up, on)
-                                              : run<__nv_bfloat16>(p, up, on);
+cudaError_t HopperExperts::multiply(const ExpertProduct& args, bool up, KernelStream stream) const {
+  HopperExpertsCall call{};
+  call.product = args;
+  for (int e = 0; e < args.num_experts; ++e) {
+    if (encode_weight(encode_, args, e, up, call.weights[e]) != CUDA_SUCCESS) {
+      return cudaErrorInvalidValue;
+    }
+  }
+  return args.weight_type == WeightType::kFloat8 ? run<Float8>(call, up, stream)
+                                                 : run<__nv_bfloat16>(call, up, stream);
 }
 
 }  // namespace fovea::cuda

@@ -112,7 +112,7 @@ inline constexpr int kMostNativeExperts = 128;
 inline constexpr int kMostNativeChoices = 32;  ///< of a row
 struct ExpertProduct {
   const void* x;                     ///< rows of k, bf16; e4m3 where x_scales are given
-  const float* x_scales;             ///< one for each row of x, of hopper_experts alone; or null
+  const float* x_scales;             ///< one for each row of x, of HopperExperts alone; or null
   const float* router;               ///< [num_experts], of a single row: its logits
   const std::int32_t* offsets;       ///< [num_experts + 1]: each expert's first place
   const std::int32_t* row_of_place;  ///< [num_pairs]
@@ -134,12 +134,16 @@ inline constexpr int kMostStreamedExpertRows = 64;
 cudaError_t streamed_experts(const ExpertProduct& args, bool up, KernelStream stream);
 /// Of several rows, in tiles of 128 places.
 cudaError_t tiled_experts(const ExpertProduct& args, bool up, KernelStream stream);
-/// The same with warpgroups' products, where has_hopper_experts() says so of the current device. x
-/// is stored as the weights are: of weights in e4m3 it has x_scales. Between up and down comes
-/// nothing but what quantises y: down reads the weights and the places before the kernel in front
-/// of it has ended.
-cudaError_t hopper_experts(const ExpertProduct& args, bool up, KernelStream stream);
-bool has_hopper_experts();
+
+/// y[row] += the sum over the row's choices of weight * results[place].
+struct CombinedExperts {
+  const void* results;         ///< [pairs, width] bf16
+  const std::int32_t* places;  ///< [rows, choices]
+  const float* weights;        ///< the same
+  void* y;                     ///< [rows, width] bf16
+  int rows, choices, width;    ///< a multiple of 8
+};
+cudaError_t combine_experts(const CombinedExperts& args, KernelStream stream);
 
 /// to[i] = from[i] rounded to bf16.
 cudaError_t round_to_bf16(const float* from, void* to, int count, KernelStream stream);

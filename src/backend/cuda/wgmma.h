@@ -127,4 +127,26 @@ __device__ __forceinline__ void copy_box(unsigned to, const void* map, int c0, i
       : "memory");
 }
 
+/// The same of a tensor map of 5 dimensions.
+__device__ __forceinline__ void copy_box(unsigned to, const void* map, int c0, int c1, int c2,
+                                         int c3, int c4, unsigned barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%2, %3, %4, %5, %6}], [%7];"
+      :
+      : "r"(to), "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4), "r"(barrier)
+      : "memory");
+}
+
+/// This warpgroup gives back all but so many registers of each thread (a multiple of 8) ...
+template <int kRegisters>
+__device__ __forceinline__ void keep_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" : : "n"(kRegisters));
+}
+/// ... and this one has so many, once they are free.
+template <int kRegisters>
+__device__ __forceinline__ void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" : : "n"(kRegisters));
+}
+
 }  // namespace fovea::cuda

@@ -1,6 +1,6 @@
 #pragma once
 
-// Hopper's products of 64 rows by any multiple of 16 columns, of bf16 and of e4m3, beside what
+// Hopper's products of 64 rows by multiples of 32 columns, of bf16 and of e4m3, beside what
 // wgmma.h has. For .cu files that are compiled for sm_90a alone.
 
 #include <cstdint>
@@ -80,21 +80,13 @@ __device__ __forceinline__ void multiply_64(float (&d)[kColumns / 8][4], std::ui
   FOVEA_MULTIPLY_64_OF(Elements::kBf16, columns, "k16.f32.bf16.bf16", "1, 1, 0, 0", a_at, b_at, \
                        adds_at)                                                                 \
   FOVEA_MULTIPLY_64_OF(Elements::kE4m3, columns, "k32.f32.e4m3.e4m3", "1, 1", a_at, b_at, adds_at)
-FOVEA_MULTIPLY_64(16, 8, 9, 10)
 FOVEA_MULTIPLY_64(32, 16, 17, 18)
-FOVEA_MULTIPLY_64(48, 24, 25, 26)
 FOVEA_MULTIPLY_64(64, 32, 33, 34)
-FOVEA_MULTIPLY_64(80, 40, 41, 42)
 FOVEA_MULTIPLY_64(96, 48, 49, 50)
-FOVEA_MULTIPLY_64(112, 56, 57, 58)
 FOVEA_MULTIPLY_64(128, 64, 65, 66)
-FOVEA_MULTIPLY_64(144, 72, 73, 74)
 FOVEA_MULTIPLY_64(160, 80, 81, 82)
-FOVEA_MULTIPLY_64(176, 88, 89, 90)
 FOVEA_MULTIPLY_64(192, 96, 97, 98)
-FOVEA_MULTIPLY_64(208, 104, 105, 106)
 FOVEA_MULTIPLY_64(224, 112, 113, 114)
-FOVEA_MULTIPLY_64(240, 120, 121, 122)
 FOVEA_MULTIPLY_64(256, 128, 129, 130)
 
 #undef FOVEA_MULTIPLY_64

@@ -137,14 +137,15 @@ struct Ring {
 // A slice of a tile's weight, in one or two boxes: for one thread.
 template <class W, bool kUp>
 __device__ __forceinline__ void ask_weight(const HopperExpertsCall& call, const Tile& tile,
-                                           int depth, char* slice, unsigned full) {
+                                           int depth, char* slice, unsigned full,
+                                           std::uint64_t policy) {
   const int boxes = tile.is_wide ? kWideRows / kBoxRows : kTallRows / kBoxRows;
   arrive_expecting(full, static_cast<unsigned>(boxes * kBoxBytes));
   for (int i = 0; i < boxes; ++i) {
     // In rows of the map: 16 outputs of the first product are one.
     const int row = kUp ? tile.first / 16 + i * (kBoxRows / 32) : tile.first + i * kBoxRows;
     copy_box(shared_address(slice + i * kBoxBytes), &call.weights[tile.expert], depth, 0, 0,
-             kUp ? row : 0, kUp ? 0 : row, full);
+             kUp ? row : 0, kUp ? 0 : row, full, policy);
   }
 }
 
@@ -192,6 +193,7 @@ __device__ __forceinline__ void copy_tiles(const HopperExpertsCall& call, TileLi
                                            Ring ring) {
   const ExpertProduct& p = call.product;
   const bool asks_weight = threadIdx.x == kMultiplyingThreads;
+  const std::uint64_t policy = read_once();  // so that x and the results stay in the second cache
   Tile tile;
   bool is_there = tiles.next(tile);
   int early = 0;  // slices of the weight that were asked for before x was there
@@ -199,7 +201,7 @@ __device__ __forceinline__ void copy_tiles(const HopperExpertsCall& call, TileLi
     for (; is_there && early < kStages && early * kSlice<W> < p.k; ++early) {
       if (asks_weight) {
         ask_weight<W, kUp>(call, tile, early * kSlice<W>, ring.slices + early * kStageBytes,
-                           ring.full + early * 8);
+                           ring.full + early * 8, policy);
       }
     }
     kernels::wait_for_earlier_kernels();
@@ -213,7 +215,7 @@ __device__ __forceinline__ void copy_tiles(const HopperExpertsCall& call, TileLi
       if (early > 0) {
         --early;
       } else if (asks_weight) {
-        ask_weight<W, kUp>(call, tile, depth, ring.slice(), full);
+        ask_weight<W, kUp>(call, tile, depth, ring.slice(), full, policy);
       }
       places.ask(depth, ring.slice());
       arrive_behind_copies(full);

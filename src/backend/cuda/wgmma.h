@@ -127,14 +127,20 @@ __device__ __forceinline__ void copy_box(unsigned to, const void* map, int c0, i
       : "memory");
 }
 
-/// The same of a tensor map of 5 dimensions.
+/// How the second cache is to treat what a copy reads: as the first to go.
+__device__ __forceinline__ std::uint64_t read_once() {
+  std::uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+/// The same of a tensor map of 5 dimensions, with such a policy.
 __device__ __forceinline__ void copy_box(unsigned to, const void* map, int c0, int c1, int c2,
-                                         int c3, int c4, unsigned barrier) {
+                                         int c3, int c4, unsigned barrier, std::uint64_t policy) {
   asm volatile(
-      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes "
-      "[%0], [%1, {%2, %3, %4, %5, %6}], [%7];"
+      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      ".L2::cache_hint [%0], [%1, {%2, %3, %4, %5, %6}], [%7], %8;"
       :
-      : "r"(to), "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4), "r"(barrier)
+      : "r"(to), "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4), "r"(barrier), "l"(policy)
       : "memory");
 }
 

@@ -76,6 +76,32 @@ ExpertMemory lay_out(std::int64_t rows, std::int64_t k, std::int64_t dim, std::i
   return memory;
 }
 
+// What both products of a layer have in common.
+ExpertProduct product_in(std::byte* memory, const ExpertMemory& at, std::int64_t rows,
+                         std::int64_t pairs, std::int64_t num_experts) {
+  ExpertProduct product{};
+  product.offsets = reinterpret_cast<const std::int32_t*>(memory + at.offsets);
+  product.row_of_place = reinterpret_cast<const std::int32_t*>(memory + at.row_of_place);
+  product.num_rows = static_cast<int>(rows);
+  product.num_pairs = static_cast<int>(pairs);
+  product.num_experts = static_cast<int>(num_experts);
+  return product;
+}
+
+// The sums of results in bf16, as HopperExperts leaves them.
+CombinedExperts combined_in(std::byte* memory, const ExpertMemory& at, TensorView weights,
+                            TensorView y) {
+  CombinedExperts combined{};
+  combined.results = memory + at.results;
+  combined.places = reinterpret_cast<const std::int32_t*>(memory + at.places);
+  combined.weights = weights.as<float>();
+  combined.y = y.data;
+  combined.rows = static_cast<int>(weights.shape[0]);
+  combined.choices = static_cast<int>(weights.shape.back());
+  combined.width = static_cast<int>(y.shape.back());
+  return combined;
+}
+
 }  // namespace
 
 void CudaOps::moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorView weights,
@@ -110,12 +136,7 @@ void CudaOps::moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorVi
   launch(stream, kernels::KernelId::moe_sort, {1}, kSortThreads,
          static_cast<std::size_t>(2 * (num_experts + 1)) * 4, moe,
          {experts.data, memory + at.offsets, memory + at.places, memory + at.row_of_place});
-  ExpertProduct product{};
-  product.offsets = reinterpret_cast<const std::int32_t*>(memory + at.offsets);
-  product.row_of_place = reinterpret_cast<const std::int32_t*>(memory + at.row_of_place);
-  product.num_rows = static_cast<int>(rows);
-  product.num_pairs = static_cast<int>(pairs);
-  product.num_experts = static_cast<int>(num_experts);
+  ExpertProduct product = product_in(memory, at, rows, pairs, num_experts);
   const auto put_x = [&](const void* from, std::int64_t count, std::int64_t width) {
     product.x = from;
     if (!in_8_bits) return;
@@ -142,12 +163,9 @@ void CudaOps::moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorVi
   product.y = memory + at.results;
   cuda_stream.check(multiply(false), "experts, down");
   if (takes_hopper) {
-    const CombinedExperts combined{
-        memory + at.results,    reinterpret_cast<const std::int32_t*>(memory + at.places),
-        weights.as<float>(),    y.data,
-        static_cast<int>(rows), static_cast<int>(k),
-        static_cast<int>(dim)};
-    cuda_stream.check(combine_experts(combined, cuda_stream.for_kernels()), "experts, sum");
+    cuda_stream.check(
+        combine_experts(combined_in(memory, at, weights, y), cuda_stream.for_kernels()),
+        "experts, sum");
     return;
   }
   launch(stream, kernels::KernelId::moe_combine_bf16, {portable::narrow(rows)}, portable::kThreads,

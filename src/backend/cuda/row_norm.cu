@@ -24,8 +24,10 @@ __device__ __forceinline__ float block_sum(float value, float* scratch) {
 template <int kLoads>
 __global__ void __launch_bounds__(kMostThreads) norm(RowNorm p) {
   __shared__ float sums[kMostThreads / 32], squares[kMostThreads / 32];
-  kernels::wait_for_earlier_kernels();
+  // The next kernel's weights can be under way before this one has anything to do. It may read no
+  // more than those early, and does not: nobody says what norms write (CudaStream::newest_writes).
   kernels::let_later_kernels_start();
+  kernels::wait_for_earlier_kernels();
   const std::size_t at = static_cast<std::size_t>(blockIdx.x) * p.width;
   const auto* in = static_cast<const __nv_bfloat16*>(p.x) + at;
   auto* out = static_cast<__nv_bfloat16*>(p.y) + at;

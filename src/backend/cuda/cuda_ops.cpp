@@ -292,8 +292,7 @@ void CudaOps::add_linears(Stream& stream, std::span<const LinearArgs> products) 
                   .m = terms[0]->m,
                   .n = terms[0]->n,
                   .weight_type = terms[0]->weight_type,
-                  .first_is_early = false,
-                  .part_depth = 0};
+                  .first_is_early = false};
   // What is there already is multiplied while the newest kernel still runs.
   for (const LinearArgs& product : {products[0], products[1]}) {
     if (sum.first_is_early || !cuda_stream.may_read_early({product.x, product.y})) continue;

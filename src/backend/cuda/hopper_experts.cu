@@ -2,6 +2,7 @@
 
 #include "backend/cuda/expert_places.h"
 #include "backend/cuda/hopper_experts.h"
+#include "backend/cuda/stream_shape.h"
 #include "backend/cuda/tensor_core.h"
 #include "backend/cuda/weight_stream.h"
 #include "backend/cuda/wgmma_widths.h"

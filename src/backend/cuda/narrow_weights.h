@@ -1,8 +1,11 @@
 #pragma once
 
-// Weights in 8 and in 4 bits, and how they become bf16, which tensor cores take. For .cu files.
+// Weights in 8 and in 4 bits: where they lie, and how they become bf16, which tensor cores take.
+// For .cu files.
 
+#include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/int4_tile.h"
 
@@ -34,6 +37,20 @@ template <class W>
 inline constexpr bool kHasRowScale = true;
 template <>
 inline constexpr bool kHasRowScale<__nv_bfloat16> = false;
+
+/// Row n of a weight [rows, k], or the last where there is none, from input `from` on. Of tiles,
+/// the first of the tiles that hold these inputs; `from` is a multiple of their depth.
+template <class W>
+__device__ __forceinline__ const W* weight_row(const void* weight, int n, int rows, int k,
+                                               int from = 0) {
+  const auto row = static_cast<std::size_t>(min(n, rows - 1));
+  if constexpr (std::is_same_v<W, Int4Tile>) {
+    return static_cast<const W*>(weight) + row / kernels::kInt4TileRows * kernels::int4_tiles(k) +
+           from / kernels::kInt4TileDepth;
+  } else {
+    return static_cast<const W*>(weight) + row * k + from;
+  }
+}
 
 /// Eight codes of a tile times their scale, exactly: the one of scales, a pair of bf16, that
 /// `index` says. The codes become mantissas of 16 + code (code + 8 is stored), and what is added is

@@ -88,16 +88,15 @@ struct StreamedTerm {
   const float* bias;   ///< [n] or null
   int k;               ///< a multiple of 32
 };
-/// y += first + second for up to kMostStreamedRows rows; can_stream_parts() of the common divisor
-/// of their depths. first_is_early: first.x was written before the kernel in front of this one,
-/// which touches neither of them and waits before it lets this one start.
+/// y += first + second for up to kMostStreamedRows rows; can_stream_parts() of the common
+/// divisor of their depths. first_is_early: first.x was written before the kernel in front of this
+/// one, which touches neither of them and waits before it lets this one start.
 struct StreamedSum {
   StreamedTerm first, second;
   void* y;  ///< [m, n] bf16
   int m, n;
   WeightType weight_type;
   bool first_is_early;
-  int part_depth = 0;  ///< set by streamed_sum()
 };
 cudaError_t streamed_sum(const StreamedSum& args, KernelStream stream);
 

@@ -1,5 +1,6 @@
 #include "backend/cuda/expert_places.h"
 #include "backend/cuda/native_kernels.h"
+#include "backend/cuda/stream_shape.h"
 #include "backend/cuda/weight_stream.h"
 #include "kernels/cuda_dependent.h"
 
@@ -53,6 +54,7 @@ class ExpertItems {
  public:
   static constexpr bool kScalesParts = false;
   static constexpr bool kReadsEarly = kUp;
+  static constexpr bool kWindows = false;
   static constexpr int kOutputs = kUp ? 8 : 16;
 
   __device__ ExpertItems(const ExpertProduct& p, const Places& places, int num_pieces)
@@ -145,6 +147,7 @@ class RowItems {
  public:
   static constexpr bool kScalesParts = kHasRowScale<W>;
   static constexpr bool kReadsEarly = false;
+  static constexpr bool kWindows = false;
 
   __device__ RowItems(const ExpertProduct& p, const ExpertPlaces* choices)
       : p_(p),

@@ -1,6 +1,7 @@
 #include <type_traits>
 
 #include "backend/cuda/native_kernels.h"
+#include "backend/cuda/stream_shape.h"
 #include "backend/cuda/weight_stream.h"
 #include "kernels/common.h"
 #include "kernels/cuda_dependent.h"
@@ -17,6 +18,7 @@ class Items {
  public:
   static constexpr bool kScalesParts = false;
   static constexpr bool kReadsEarly = false;
+  static constexpr bool kWindows = false;
 
   __device__ Items(const StreamedLinear& first, const StreamedLinear& second, int block,
                    int num_blocks)

@@ -1,40 +1,38 @@
-#include <numeric>
-
 #include "backend/cuda/native_kernels.h"
+#include "backend/cuda/stream_shape.h"
 #include "backend/cuda/weight_stream.h"
 #include "kernels/cuda_dependent.h"
 
 namespace fovea::cuda {
 namespace {
 
-// 16 rows of both weights, one behind the other in parts of equal depth.
-template <class Stream, class W, int kGroups>
+// 16 rows of both weights, one behind the other.
+template <class Stream, class W>
 class SumItems {
  public:
   static constexpr bool kScalesParts = kHasRowScale<W>;
   static constexpr bool kReadsEarly = true;
+  static constexpr bool kWindows = true;
 
   __device__ explicit SumItems(const StreamedSum& p)
       : p_(p), first_row_(static_cast<int>(blockIdx.x) * Stream::kRows) {}
+  __device__ int depth(int part) const { return term_of(part).k; }
   __device__ __forceinline__ void weight_rows(int, int part, const W*& upper,
                                               const W*& lower) const {
     const StreamedTerm& term = term_of(part);
     const int n = first_row_ + lane_row();
-    upper = weight_row<W>(term.weight, n, p_.n, term.k, depth_of(part));
-    lower = weight_row<W>(term.weight, n + 8, p_.n, term.k, depth_of(part));
+    upper = weight_row<W>(term.weight, n, p_.n, term.k);
+    lower = weight_row<W>(term.weight, n + 8, p_.n, term.k);
   }
-  __device__ __forceinline__ void x_rows(int, int part, const __nv_bfloat16* (&x)[kGroups]) const {
-    if (part == (p_.first_is_early ? first_parts() : 0)) {
-      kernels::wait_for_earlier_kernels();
-      kernels::let_later_kernels_start();
-    }
+  __device__ int num_rows() const { return p_.m; }
+  __device__ void before_x(int part) const {
+    if (part != (p_.first_is_early ? 1 : 0)) return;
+    kernels::wait_for_earlier_kernels();
+    kernels::let_later_kernels_start();
+  }
+  __device__ const __nv_bfloat16* x_row(int part, int row) const {
     const StreamedTerm& term = term_of(part);
-    const auto* rows = static_cast<const __nv_bfloat16*>(term.x) + depth_of(part);
-#pragma unroll
-    for (int g = 0; g < kGroups; ++g) {
-      const int t = g * 8 + lane_row();
-      x[g] = t < p_.m ? rows + t * static_cast<std::size_t>(term.k) : nullptr;
-    }
+    return static_cast<const __nv_bfloat16*>(term.x) + row * static_cast<std::size_t>(term.k);
   }
   __device__ __forceinline__ float2 part_scale(int, int part) const {
     const float* scale = term_of(part).scale;
@@ -57,36 +55,35 @@ class SumItems {
   }
 
  private:
-  __device__ int first_parts() const { return p_.first.k / p_.part_depth; }
   __device__ const StreamedTerm& term_of(int part) const {
-    return part < first_parts() ? p_.first : p_.second;
-  }
-  __device__ int depth_of(int part) const {
-    return (part < first_parts() ? part : part - first_parts()) * p_.part_depth;
+    return part == 0 ? p_.first : p_.second;
   }
 
   const StreamedSum& p_;
   int first_row_;
 };
 
+template <class W, int kGroups>
+using SumStream = WeightStream<W, StreamShape::kWarps, StreamShape::kAheadBytes, kGroups, 16>;
+
 // There are few blocks, one for a multiprocessor: the next kernel's find a place beside them.
 template <class W, int kGroups>
 __global__ void __launch_bounds__(StreamShape::kThreads, 1) add(StreamedSum p) {
-  using Stream = WeightStream<W, StreamShape::kWarps, StreamShape::kAheadBytes, kGroups>;
+  using Stream = SumStream<W, kGroups>;
   extern __shared__ __align__(16) char shared[];
-  SumItems<Stream, W, kGroups> items(p);
-  Stream stream(1, (p.first.k + p.second.k) / p.part_depth, p.part_depth,
-                *reinterpret_cast<typename Stream::Shared*>(shared));
+  SumItems<Stream, W> items(p);
+  auto& of_block = *reinterpret_cast<typename Stream::WindowedShared*>(shared);
+  Stream stream(1, 2, 0, of_block);
   stream.begin(items);
-  stream.run(items);
+  stream.run_in_windows(items, of_block);
 }
 
 template <class W, int kGroups>
 cudaError_t launch(const StreamedSum& args, KernelStream stream) {
-  using Stream = WeightStream<W, StreamShape::kWarps, StreamShape::kAheadBytes, kGroups>;
+  using Stream = SumStream<W, kGroups>;
   const int tiles = (args.n + Stream::kRows - 1) / Stream::kRows;
   return launch_behind(add<W, kGroups>, dim3(static_cast<unsigned>(tiles)), Stream::kThreads,
-                       stream, args, static_cast<int>(sizeof(typename Stream::Shared)));
+                       stream, args, static_cast<int>(sizeof(typename Stream::WindowedShared)));
 }
 
 template <class W>
@@ -97,15 +94,13 @@ cudaError_t launch(const StreamedSum& args, KernelStream stream) {
 }  // namespace
 
 cudaError_t streamed_sum(const StreamedSum& args, KernelStream stream) {
-  StreamedSum parts = args;
-  parts.part_depth = std::gcd(args.first.k, args.second.k);
   switch (args.weight_type) {
     case WeightType::kFloat8:
-      return launch<Float8>(parts, stream);
+      return launch<Float8>(args, stream);
     case WeightType::kInt4:
-      return launch<Int4Tile>(parts, stream);
+      return launch<Int4Tile>(args, stream);
     default:
-      return launch<__nv_bfloat16>(parts, stream);
+      return launch<__nv_bfloat16>(args, stream);
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include "backend/cuda/expert_places.h"
 #include "backend/cuda/native_kernels.h"
+#include "backend/cuda/stream_shape.h"
 #include "backend/cuda/weight_stream.h"
 #include "kernels/cuda_dependent.h"
 

@@ -6,12 +6,10 @@
 #include <type_traits>
 
 #include "backend/cuda/narrow_weights.h"
+#include "backend/cuda/row_windows.h"
 #include "backend/cuda/tensor_core.h"
 
 namespace fovea::cuda {
-
-/// The row that this lane holds of eight, on both sides of a product.
-__device__ __forceinline__ int lane_row() { return static_cast<int>(threadIdx.x) % 32 / 4; }
 
 /// What the stream has of each type of weights: the bytes that a lane holds of a piece, and places
 /// for sums. With two, the next item begins while one of them ends; narrow weights need less under
@@ -31,20 +29,6 @@ struct StreamedType<Int4Tile> {
   static constexpr int kLaneBytes = 24, kSums = 2;  // codes and scales
 };
 
-/// Row n of a weight [rows, k], or the last where there is none, from input `from` on. Of tiles,
-/// the first of the tiles that hold these inputs; `from` is a multiple of their depth.
-template <class W>
-__device__ __forceinline__ const W* weight_row(const void* weight, int n, int rows, int k,
-                                               int from = 0) {
-  const auto row = static_cast<std::size_t>(min(n, rows - 1));
-  if constexpr (std::is_same_v<W, Int4Tile>) {
-    return static_cast<const W*>(weight) + row / kernels::kInt4TileRows * kernels::int4_tiles(k) +
-           from / kernels::kInt4TileDepth;
-  } else {
-    return static_cast<const W*>(weight) + row * k + from;
-  }
-}
-
 /// Items of 16 rows of a weight (bf16, Float8 or Int4Tile) by up to kGroups * 8 rows of x, one
 /// after the other by all warps of a block: each warp takes 64 of the depth at a time. Blocks stay
 /// for several items and ask for what comes next, of whatever item, while they multiply.
@@ -63,8 +47,14 @@ __device__ __forceinline__ const W* weight_row(const void* weight, int n, int ro
 ///       threads;
 ///   kScalesParts, and if so float2 part_scale(int item, int part): what this lane's two rows of a
 ///       part count;
-///   kReadsEarly: x is in global memory, and may be read before wait_for_earlier_kernels().
-template <class W, int kWarps, int kAheadBytes, int kGroups>
+///   kReadsEarly: x may be read before wait_for_earlier_kernels();
+///   kWindows: x comes in windows, see run_in_windows(), which wants in place of x_rows()
+///     int depth(int part): of a part, a multiple of 32;
+///     int num_rows(): of x, 1 to kGroups * 8;
+///     const __nv_bfloat16* x_row(int part, int row);
+///     void before_x(int part): called by all threads, before a part's x is read.
+/// kWindow: of windows, the rows of pieces that one has for each warp.
+template <class W, int kWarps, int kAheadBytes, int kGroups, int kWindow = 0>
 class WeightStream {
  public:
   static constexpr int kRows = 16;  ///< one side of a tensor-core product
@@ -87,13 +77,18 @@ class WeightStream {
   static constexpr int kAhead = (kAheadBytes - (kSums - 1) * static_cast<int>(sizeof(Sums))) /
                                 (kThreads * StreamedType<W>::kLaneBytes);
   static_assert(kAhead >= 2);
+  using Windows = RowWindows<kWarps, kGroups, kWindow, std::is_same_v<W, Float8>>;
   /// Of a block.
   struct Shared {
     uint4 ring[kAhead * kThreads * StreamedType<W>::kLaneBytes / sizeof(uint4)];
     Sums sums[kSums];
   };
+  /// The same with windows.
+  struct WindowedShared : Shared {
+    Windows x;
+  };
 
-  /// k: the depth of each part, a multiple of 32.
+  /// k: the depth of each part, a multiple of 32; of no meaning with windows.
   __device__ WeightStream(int num_items, int num_parts, int k, Shared& shared)
       : num_items_(num_items),
         num_parts_(num_parts),
@@ -105,7 +100,7 @@ class WeightStream {
   /// wait_for_earlier_kernels().
   template <class Items>
   __device__ __forceinline__ void begin(Items& items) {
-    asked_ = first();
+    asked_ = start<Items>();
     if (num_items_ > 0) items.weight_rows(0, 0, upper_, lower_);
 #pragma unroll
     for (int slot = 0; slot < kAhead; ++slot) ask(items, slot);
@@ -148,12 +143,51 @@ class WeightStream {
         }
         if constexpr (Items::kScalesParts) add_scaled(items.part_scale(item, part), before, sums);
       }
-      Sums& of_all = shared_.sums[item % kSums];
-      put(sums, of_all);
-      __syncthreads();
-      items.finish(item, of_all);
-      // Of two, who writes here again has met those who still read at the barrier in between.
-      if constexpr (kSums == 1) __syncthreads();
+      finish(items, item, sums);
+    }
+  }
+
+  /// The same where x comes in windows: the pieces of all rows that a warp will meet next, copied
+  /// to its own shared memory. Of few rows one holds many pieces, and a warp seldom waits for x.
+  /// Parts may differ in depth.
+  template <class Items>
+  __device__ __forceinline__ void run_in_windows(Items& items, WindowedShared& shared) {
+    static_assert(Items::kWindows && kWindow > 0);
+    Windows& x = shared.x;
+    const int window = Windows::pieces(items.num_rows());
+    typename Windows::Coming coming;
+    int slot = 0;
+    for (int item = 0; item < num_items_; ++item) {
+      x.fetch(items, 0, 0, coming);
+      float sums[kGroups][4] = {};
+      for (int part = 0; part < num_parts_; ++part) {
+        float before[kGroups][4];
+        if constexpr (Items::kScalesParts) set_aside(sums, before);
+        const int depth = items.depth(part), pieces = (depth + kStride - 1) / kStride;
+        for (int base = 0; base < pieces; base += window) {
+          const int end = min(base + window, pieces), fetch_at = max(end - kLead, base);
+          x.put(coming);
+          for (int piece = base; piece < end; ++piece) {
+            if (piece == fetch_at) {
+              if (end < pieces) {
+                x.fetch(items, part, end, coming);
+              } else if (part + 1 < num_parts_) {
+                x.fetch(items, part + 1, 0, coming);
+              }
+            }
+            wait_for_copies<kAhead - 1>();
+            if (piece * kStride + first() < depth) {
+              uint4 b[2][kGroups];
+              x.take(piece - base, items.num_rows(), b);
+              multiply(slot, b, sums);
+            }
+            ask(items, slot);
+            slot = slot + 1 == kAhead ? 0 : slot + 1;
+          }
+        }
+        if constexpr (Items::kScalesParts) add_scaled(items.part_scale(item, part), before, sums);
+      }
+      finish(items, item, sums);
     }
   }
 
@@ -166,27 +200,44 @@ class WeightStream {
   static constexpr int kLaneDepth = kIs8 ? 16 : 8;  // from one lane's elements to the next's
   static constexpr int kHalfStep = kIs8 ? 8 : 32;   // from a lane's first half to its second
 
+  // Pieces before the end of a window at which the next is fetched. That may have to wait for an
+  // earlier kernel, and what this window has should be done by then.
+  static constexpr int kLead = 2;
+
   __device__ static int quarter() { return static_cast<int>(threadIdx.x % 4); }
   __device__ static int first() { return static_cast<int>(threadIdx.x / 32) * kDepth; }
 
+  // Where a warp begins to ask. With windows all count the pieces of the first warp: of parts that
+  // differ in depth, a warp may have nothing in one and something in the next.
+  template <class Items>
+  __device__ static int start() {
+    return Items::kWindows ? 0 : first();
+  }
   template <class Items>
   __device__ __forceinline__ void ask(Items& items, int slot) {
-    if (asked_item_ < num_items_ && asked_ < k_) {
-      if constexpr (kIs4) {
-        ask_tiles(slot);
+    int depth = k_, at = asked_;
+    if constexpr (Items::kWindows) {
+      if (asked_item_ < num_items_) depth = items.depth(asked_part_);
+      at += first();
+    }
+    if (asked_item_ < num_items_ && asked_ < depth) {
+      if (at >= depth) {
+        // Only other warps have this piece.
+      } else if constexpr (kIs4) {
+        ask_tiles(slot, at);
       } else {
 #pragma unroll
         for (int i = 0; i < kLoads; ++i) {
-          const int from = asked_ + i * 32 + quarter() * kLoad;
-          const bool inside = from < k_;
+          const int from = at + i * 32 + quarter() * kLoad;
+          const bool inside = from < depth;
           uint4* to = ring_ + (slot * kLoads + i) * 2 * kThreads;
           copy_16(to, upper_ + (inside ? from : 0), inside);
           copy_16(to + kThreads, lower_ + (inside ? from : 0), inside);
         }
       }
       asked_ += kStride;
-      if (asked_ >= k_) {
-        asked_ = first();
+      if (asked_ >= depth) {
+        asked_ = start<Items>();
         if (++asked_part_ == num_parts_) {
           asked_part_ = 0;
           ++asked_item_;
@@ -199,8 +250,8 @@ class WeightStream {
 
   // Of tiles, a lane's codes of both rows are one place of the ring; the scales of these rows have
   // theirs behind all codes.
-  __device__ __forceinline__ void ask_tiles(int slot) const {
-    const auto ahead = static_cast<unsigned>(asked_ / kDepth) * static_cast<unsigned>(sizeof(W));
+  __device__ __forceinline__ void ask_tiles(int slot, int at) const {
+    const auto ahead = static_cast<unsigned>(at / kDepth) * static_cast<unsigned>(sizeof(W));
     const unsigned codes_at = threadIdx.x % 32 * 8;
     const unsigned scales_at = sizeof(upper_->codes) + threadIdx.x % 32 / 4 * 4;
     const char* upper = reinterpret_cast<const char*>(upper_) + ahead;
@@ -313,6 +364,16 @@ class WeightStream {
     }
   }
 
+  // What an item is worth, once every warp has summed up.
+  template <class Items>
+  __device__ __forceinline__ void finish(Items& items, int item, const float (&sums)[kGroups][4]) {
+    Sums& of_all = shared_.sums[item % kSums];
+    put(sums, of_all);
+    __syncthreads();
+    items.finish(item, of_all);
+    // Of two, who writes here again has met those who still read at the barrier in between.
+    if constexpr (kSums == 1) __syncthreads();
+  }
   __device__ __forceinline__ void put(const float (&sums)[kGroups][4], Sums& of_all) {
     const int row = lane_row(), column = quarter() * 2;
     auto& parts = of_all.parts[threadIdx.x / 32];
@@ -331,24 +392,5 @@ class WeightStream {
   const W* upper_ = nullptr;
   const W* lower_ = nullptr;
 };
-
-/// The blocks of products of few rows.
-struct StreamShape {
-  static constexpr int kWarps = 16, kAheadBytes = 64 << 10, kThreads = kWarps * 32;
-  static constexpr int kOfMultiprocessor = 2;
-};
-
-/// Multiprocessors of the current device, and the shared memory that a block may have there.
-struct DeviceRoom {
-  int multiprocessors = 1, shared_bytes = 0;
-};
-inline DeviceRoom device_room() {
-  DeviceRoom room;
-  int device = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&room.multiprocessors, cudaDevAttrMultiProcessorCount, device);
-  cudaDeviceGetAttribute(&room.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  return room;
-}
 
 }  // namespace fovea::cuda

@@ -126,40 +126,9 @@ GPU_FN SegmentLogits change_segment(Thread t, const GPU_GLOBAL SampleRow* row, u
   return logit;
 }
 
-/// Block (x, row), segments x * num_warps and on. Writes the logits of rows that change them to
-/// `changed` [rows, vocab], the segments, and the largest logit of each group of words
-/// [rows, num_segments, kSegmentGroups].
-GPU_FN void sample_scan(Thread t, const GPU_CONST SampleParams& p, const GPU_GLOBAL float* logits,
-                        const GPU_GLOBAL SampleRow* rows, const GPU_GLOBAL i32* mask_ids,
-                        const GPU_GLOBAL SampleSeen* seen, const GPU_GLOBAL SampleBias* biases,
-                        GPU_GLOBAL float* changed, GPU_GLOBAL SampleSegment* segments,
-                        GPU_GLOBAL float* group_largest, GPU_SHARED char*) {
-  const GPU_GLOBAL SampleRow* row = rows + t.block.y;
-  const u64 first_word = static_cast<u64>(t.block.y) * p.vocab;
-  const u32 segment = t.block.x * t.num_warps + t.warp;
-  if (segment >= p.num_segments) return;
-  SegmentLogits logit = load_segment(t, logits + first_word, p.vocab, p.loads_four != 0, segment);
-  if (changes_logits(row)) {
-    logit = change_segment(t, row, p.vocab, segment, logits + first_word, mask_ids, seen, biases,
-                           changed + first_word, logit);
-  }
-  const SampleMode mode = mode_of(row, p.vocab);
-  // Eight lanes hold four groups: one of each eight of a lane's words is of the same group as the
-  // lane's neighbours'. Each lane keeps the group that it will write.
-  float own_group = 0, largest = as_f32(0xff800000u);
-  GPU_UNROLL
-  for (u32 i = 0; i < kLaneWords; i += 4) {
-    float of_group = gpu_max(gpu_max(logit.value[i], logit.value[i + 1]),
-                             gpu_max(logit.value[i + 2], logit.value[i + 3]));
-    GPU_UNROLL
-    for (u32 mask = 1; mask < 8; mask *= 2) {
-      of_group = gpu_max(of_group, shuffle_xor(t, of_group, mask));
-    }
-    if (t.lane % 8 == i / 4) own_group = of_group;
-    largest = gpu_max(largest, of_group);
-  }
-  largest = gpu_max(largest, shuffle_xor(t, largest, 8));
-  largest = gpu_max(largest, shuffle_xor(t, largest, 16));
+// What is to be known of a segment, whose largest logit is `largest`; the sums over all lanes.
+GPU_FN SampleSegment sum_segment(Thread t, SampleMode mode, SegmentLogits logit, u32 segment,
+                                 float largest) {
   u32 first = kSegmentWords;
   float total = 0;
   GPU_UNROLL
@@ -180,16 +149,57 @@ GPU_FN void sample_scan(Thread t, const GPU_CONST SampleParams& p, const GPU_GLO
   total = warp_sum(t, total);
   if (mode.scale == 1.44269504f) drawn = total;
   first = kSegmentWords - static_cast<u32>(warp_max(t, static_cast<u64>(kSegmentWords - first)));
-  const u64 place = static_cast<u64>(t.block.y) * p.num_segments + segment;
-  group_largest[place * kSegmentGroups + t.lane % 8 * 4 + t.lane / 8] = own_group;
-  if (t.lane == 0) {
-    SampleSegment known;
-    known.largest = largest;
-    known.total = total;
-    known.drawn = drawn;
-    known.first = segment * kSegmentWords + first;
-    segments[place] = known;
+  SampleSegment known;
+  known.largest = largest;
+  known.total = total;
+  known.drawn = drawn;
+  known.first = segment * kSegmentWords + first;
+  return known;
+}
+
+// The segment's largest logit; a lane's share of the largest of its groups to `group_largest`.
+GPU_FN float find_largest(Thread t, SegmentLogits logit, GPU_GLOBAL float* group_largest) {
+  // Eight lanes hold four groups: one of each eight of a lane's words is of the same group as the
+  // lane's neighbours'. Each lane keeps the group that it will write.
+  float own_group = 0, largest = as_f32(0xff800000u);
+  GPU_UNROLL
+  for (u32 i = 0; i < kLaneWords; i += 4) {
+    float of_group = gpu_max(gpu_max(logit.value[i], logit.value[i + 1]),
+                             gpu_max(logit.value[i + 2], logit.value[i + 3]));
+    GPU_UNROLL
+    for (u32 mask = 1; mask < 8; mask *= 2) {
+      of_group = gpu_max(of_group, shuffle_xor(t, of_group, mask));
+    }
+    if (t.lane % 8 == i / 4) own_group = of_group;
+    largest = gpu_max(largest, of_group);
   }
+  largest = gpu_max(largest, shuffle_xor(t, largest, 8));
+  largest = gpu_max(largest, shuffle_xor(t, largest, 16));
+  group_largest[t.lane % 8 * 4 + t.lane / 8] = own_group;
+  return largest;
+}
+
+/// Block (x, row), segments x * num_warps and on. Writes the logits of rows that change them to
+/// `changed` [rows, vocab], the segments, and the largest logit of each group of words
+/// [rows, num_segments, kSegmentGroups].
+GPU_FN void sample_scan(Thread t, const GPU_CONST SampleParams& p, const GPU_GLOBAL float* logits,
+                        const GPU_GLOBAL SampleRow* rows, const GPU_GLOBAL i32* mask_ids,
+                        const GPU_GLOBAL SampleSeen* seen, const GPU_GLOBAL SampleBias* biases,
+                        GPU_GLOBAL float* changed, GPU_GLOBAL SampleSegment* segments,
+                        GPU_GLOBAL float* group_largest, GPU_SHARED char*) {
+  const GPU_GLOBAL SampleRow* row = rows + t.block.y;
+  const u64 first_word = static_cast<u64>(t.block.y) * p.vocab;
+  const u32 segment = t.block.x * t.num_warps + t.warp;
+  if (segment >= p.num_segments) return;
+  SegmentLogits logit = load_segment(t, logits + first_word, p.vocab, p.loads_four != 0, segment);
+  if (changes_logits(row)) {
+    logit = change_segment(t, row, p.vocab, segment, logits + first_word, mask_ids, seen, biases,
+                           changed + first_word, logit);
+  }
+  const u64 place = static_cast<u64>(t.block.y) * p.num_segments + segment;
+  const float largest = find_largest(t, logit, group_largest + place * kSegmentGroups);
+  const SampleSegment known = sum_segment(t, mode_of(row, p.vocab), logit, segment, largest);
+  if (t.lane == 0) segments[place] = known;
 }
 
 }  // namespace kernels

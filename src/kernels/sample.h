@@ -182,7 +182,7 @@ GPU_FN void list_top(Thread t, SampleWords words, u32 num_top, u32 max_top, floa
   const u32 num_threads = t.num_warps * kWarpSize;
   u32 count = 0;
   if (num_top > 0) {
-    const SampleRuler ruler = ruler_to(reach_of_groups(t, words, false, num_top, s));
+    const SampleRuler ruler = ruler_to(reach_of_groups(t, words, NumberBuckets(), num_top, s));
     count = gather(t, words, ruler, false, s);
   }
   if (count <= kSampleList) {

@@ -96,34 +96,66 @@ GPU_FN NearWords load_near(Thread t, SampleWords words, u32 segment, u32 near) {
 
 // ---- reaches
 
+// Distances below kSampleReach in buckets, for masses: eight for each power of two.
+struct MassBuckets {
+  static constexpr GPU_CONST u32 kCount = 256;
+};
+GPU_FN u32 reach_bucket(MassBuckets, float away) { return static_cast<u32>(away * 8.0f); }
+/// No word of the bucket is further.
+GPU_FN float end_of_bucket(MassBuckets, u32 bucket) {
+  return static_cast<float>(bucket + 1) / 8.0f;
+}
+// The same for numbers of words: below one power of two 32 buckets for each octave, so that words
+// are told apart however close they are to the likeliest.
+struct NumberBuckets {
+  static constexpr GPU_CONST u32 kCount = 512;
+  static constexpr GPU_CONST u32 kNear = 256;
+  static constexpr GPU_CONST u32 kShift = 18;  // leaves five bits of a float's fraction
+  static constexpr GPU_CONST u32 kFirst = (127u - 8) << (23 - kShift);
+};
+GPU_FN u32 reach_bucket(NumberBuckets, float away) {
+  if (away >= 1.0f) return NumberBuckets::kNear + static_cast<u32>((away - 1.0f) * 8.0f);
+  const u32 bucket = as_u32(away) >> NumberBuckets::kShift;
+  return bucket > NumberBuckets::kFirst ? bucket - NumberBuckets::kFirst : 0;
+}
+GPU_FN float end_of_bucket(NumberBuckets, u32 bucket) {
+  if (bucket < NumberBuckets::kNear) {
+    return as_f32((NumberBuckets::kFirst + bucket + 1) << NumberBuckets::kShift);
+  }
+  return 1.0f + static_cast<float>(bucket - NumberBuckets::kNear + 1) / 8.0f;
+}
+GPU_FN u32 counted(MassBuckets, float away) {
+  return static_cast<u32>(relative_mass(away) * 262144.0f);
+}
+GPU_FN u32 counted(NumberBuckets, float) { return 1; }
+
 /// How far words may be so that the largest words of groups, which are the fewest that there can
 /// be, come to `needed`: their number or, in 2^-18 of the likeliest word, their mass. Infinitely
 /// when those within kSampleReach do not.
-GPU_FN float reach_of_groups(Thread t, SampleWords words, bool by_mass, u32 needed,
+template <class Buckets>
+GPU_FN float reach_of_groups(Thread t, SampleWords words, Buckets buckets, u32 needed,
                              SampleScratch s) {
-  constexpr u32 kBuckets = 256, kEach = kBuckets / kWarpSize;
-  constexpr float kPerUnit = kBuckets / kSampleReach;
+  constexpr u32 kEach = Buckets::kCount / kWarpSize;
   const u32 num_threads = t.num_warps * kWarpSize;
   block_sync(t);
-  for (u32 b = t.index; b < kBuckets; b += num_threads) s.counts[b] = 0;
+  for (u32 b = t.index; b < Buckets::kCount; b += num_threads) s.counts[b] = 0;
   block_sync(t);
   for (u32 i = t.index; i < words.num_segments * kSegmentGroups; i += num_threads) {
     const float away = distance(words, words.group_largest[i]);
     if (!(away < kSampleReach)) continue;
-    const u32 counted = by_mass ? static_cast<u32>(relative_mass(away) * 262144.0f) : 1;
-    atomic_add_u32(s.counts + static_cast<u32>(away * kPerUnit), counted);
+    atomic_add_u32(s.counts + reach_bucket(buckets, away), counted(buckets, away));
   }
   block_sync(t);
-  u32 own = 0;
+  u32 own = 0;  // each lane begins elsewhere, so that they do not wait for the same bank
   GPU_UNROLL
-  for (u32 j = 0; j < kEach; ++j) own += s.counts[t.lane * kEach + j];
+  for (u32 j = 0; j < kEach; ++j) own += s.counts[t.lane * kEach + (j + t.lane) % kEach];
   const u32 before = sum_before(t, own);
   const u32 lane = first_lane(t, before + own >= needed);
   if (lane == kWarpSize) return as_f32(0x7f800000u);
-  const u32 counted = t.lane < kEach ? s.counts[lane * kEach + t.lane] : 0;
-  const u32 up_to = shuffle(t, before, lane) + sum_before(t, counted) + counted;
+  const u32 inside = t.lane < kEach ? s.counts[lane * kEach + t.lane] : 0;
+  const u32 up_to = shuffle(t, before, lane) + sum_before(t, inside) + inside;
   const u32 bucket = lane * kEach + first_lane(t, up_to >= needed);
-  return static_cast<float>(bucket + 2) / kPerUnit;  // rounding stays inside
+  return end_of_bucket(buckets, bucket);
 }
 
 /// How far the words may be that top-p keeps: what lies further, if it were the whole vocabulary,
@@ -137,13 +169,13 @@ GPU_FN float reach_of_top_p(Thread t, SampleWords words, float top_p, float tota
   const float most = gpu_min(kSampleReach, gpu_max(reach, 0.03125f));
   const float needed = share * total * 262144.0f * 1.0001f + 1.0f;  // whatever was rounded
   if (needed > 4294967040.0f) return most;
-  return gpu_min(most, reach_of_groups(t, words, true, static_cast<u32>(needed), s));
+  return gpu_min(most, reach_of_groups(t, words, MassBuckets(), static_cast<u32>(needed), s));
 }
 /// How far the words may be that survive; `total` as above, not used with top-k.
 GPU_FN float reach_of_cut(Thread t, SampleWords words, SampleMode mode, float total,
                           SampleScratch s) {
   if (mode.top_k > 0) {
-    return gpu_min(reach_of_groups(t, words, false, mode.top_k, s), kSampleReach);
+    return gpu_min(reach_of_groups(t, words, NumberBuckets(), mode.top_k, s), kSampleReach);
   }
   float reach = kSampleReach;
   if (mode.top_p < 1.0f) reach = reach_of_top_p(t, words, mode.top_p, total, s);
@@ -415,6 +447,43 @@ GPU_FN u64 compare_boundary(Thread t, SampleWords words, SampleRanks ranks, bool
   return ~block_max(t, lowest, s.sums);
 }
 
+// The boundary of top-k and then top-p for at most kSampleShort ranks at the beginning of s.list,
+// which hold the top_k likeliest words: both number and mass of what lies before a word, in one
+// integer, from one comparison with all others.
+GPU_FN u64 compare_both(Thread t, SampleWords words, u32 count, u32 top_k, u64 share,
+                        SampleScratch s) {
+  constexpr u32 kMassBits = 40;  // 256 words of 2^31
+  constexpr u64 kOneWord = static_cast<u64>(1) << kMassBits;
+  const u32 num_threads = t.num_warps * kWarpSize;
+  GPU_SHARED u64* passed_before = s.list + kSampleShort;
+  block_sync(t);
+  for (u32 i = t.index; i < count; i += num_threads) {
+    s.of_bucket[i] = kOneWord | mass_of_rank(words, s.list[i]);
+  }
+  block_sync(t);
+  u64 kept = 0;
+  for (u32 first = 0; first < count; first += num_threads / kSampleShare) {
+    const u32 i = first + t.index / kSampleShare;
+    const u64 rank = i < count ? s.list[i] : ~static_cast<u64>(0);
+    u64 passed = 0;
+    for (u32 j = t.index % kSampleShare; j < count; j += kSampleShare) {
+      passed += s.list[j] > rank ? s.of_bucket[j] : 0;
+    }
+    passed = sum_shares(t, passed);
+    if (i >= count || t.index % kSampleShare != 0) continue;
+    passed_before[i] = passed;
+    if ((passed >> kMassBits) < top_k) kept += s.of_bucket[i] - kOneWord;
+  }
+  const u64 limit = mul_hi(share, block_sum(t, kept, s.sums));
+  u64 lowest = 0;  // its complement
+  for (u32 i = t.index; i < count; i += num_threads) {
+    const u64 passed = passed_before[i];
+    const bool stays = (passed >> kMassBits) < top_k && (passed & (kOneWord - 1)) <= limit;
+    if (stays && ~s.list[i] > lowest) lowest = ~s.list[i];
+  }
+  return ~block_max(t, lowest, s.sums);
+}
+
 /// What the cuts leave: among these words those from the rank `boundary` up.
 struct SampleCut {
   SampleRanks ranks;
@@ -429,13 +498,24 @@ GPU_FN SampleCut cut_words(Thread t, SampleWords words, SampleMode mode, float t
   const u64 share =
       mode.top_p < 1.0f ? static_cast<u64>(gpu_max(mode.top_p, 0.0f) * 4294967296.0f) << 32 : 0;
   const SampleRuler ruler = ruler_to(reach_of_cut(t, words, mode, total, s));
-  const u32 num_words = gather(t, words, ruler, true, s);
+  // Few words need no buckets, as each is compared with all others; min-p alone searches nothing.
+  const bool is_searched = mode.top_k > 0 || mode.top_p < 1.0f;
+  const bool may_be_few = mode.top_k > 0 && mode.top_k <= kSampleShort / 4;
+  u32 num_words = 0;
+  if (may_be_few || !is_searched) num_words = gather(t, words, ruler, false, s);
+  if (is_searched && (!may_be_few || num_words > kSampleShort)) {
+    num_words = gather(t, words, ruler, true, s);
+  }
   SampleCut cut;
   cut.ranks.list = s.list;
   cut.ranks.count = num_words <= kSampleList ? num_words : 0;
   cut.ranks.reach = ruler.reach;
   cut.boundary = 0;
   cut.is_summed = false;
+  if (mode.top_k > 0 && mode.top_p < 1.0f && num_words <= kSampleShort) {
+    cut.boundary = compare_both(t, words, num_words, mode.top_k, share, s);
+    return cut;
+  }
   u64 kept = static_cast<u64>(total * 2147483648.0f);
   for (u32 by_mass = mode.top_k > 0 ? 0 : 1; by_mass < (mode.top_p < 1.0f ? 2u : 1u); ++by_mass) {
     const u64 limit = by_mass != 0 ? mul_hi(share, kept) : mode.top_k - 1;

@@ -209,7 +209,7 @@ std::vector<Request> mixed_requests(int count) {
 }
 
 TEST(Engine, RequestsSideBySideGiveTheAnswersOfRequestsAlone) {
-  constexpr int kCount = testing_support::kInstrumented ? 8 : 48;
+  constexpr int kCount = testing_support::kInstrumented ? 6 : 48;
   const std::vector<Request> requests = mixed_requests(kCount);
   std::vector<std::vector<std::int32_t>> alone;
   for (const Request& request : requests) {

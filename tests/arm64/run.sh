@@ -36,7 +36,7 @@ fi
 # The sampler is portable code: its statistics are not repeated on every instruction set here. Nor are the generic kernels, which every
 # processor compiles from the same lines, but for products.
 echo "arm64: a processor with the bf16 dot product, and one without it"
-run max '*neon_bf16_threads_3*:Philox*:Registry*:PagedAttention.MixedBatch/emulator-*Draws*:*Top*:*MinP*:*AllowedList*:ManyWords*' &
+run max '*neon_bf16_threads_3*:Philox*:Registry*:PagedAttention.MixedBatch/emulator-*Draws*:*Top*:*MinP*:*AllowedList*:ManyWords*:*WholeCrop*' &
 with_bf16=$!
-run cortex-a76 '*neon_threads_1*:Linear.*generic_threads_3-*Sampler*:ManyWords*:*EveryPage*:*WholeCrop*'
+run cortex-a76 '*neon_threads_1*:Linear.*generic_threads_3-*Sampler*:ManyWords*:Linear.RowsAreBitEqual*/generic*:*EveryPage*:*WholeCrop*'
 wait $with_bf16

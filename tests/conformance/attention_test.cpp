@@ -5,6 +5,7 @@
 #include "backend/registry.h"
 #include "conformance/conformance.h"
 #include "conformance/kv_pool.h"
+#include "support/instrumented.h"
 
 namespace fovea::conformance {
 namespace {
@@ -310,6 +311,13 @@ TEST_P(PagedAttention, PagesOfCodesOfZerosAreZeroAndOfNanAreNan) {
   }
 }
 
+// Tests for AArch64 run on an emulated processor (tests/arm64/run.sh).
+#ifdef __aarch64__
+constexpr bool kUnderQemu = true;
+#else
+constexpr bool kUnderQemu = false;
+#endif
+
 // One sequence whose rows are computed in chunks, one call each.
 class ChunkedAttention : public PagedAttention {
  protected:
@@ -347,8 +355,10 @@ class ChunkedAttention : public PagedAttention {
   }
 
   void check_chunkings(const Paged& shape) {
-    // The emulator has no threads whose number could matter, and takes its time.
-    const bool is_slow = GetParam().device == "emulator";
+    // The emulator has no threads whose number could matter, and takes its time; as do sanitizers,
+    // and qemu for AArch64.
+    const bool is_slow =
+        GetParam().device == "emulator" || testing_support::kInstrumented || kUnderQemu;
     const std::int32_t context = is_slow ? 130 : 520, prefix = is_slow ? 75 : 300;
     const std::int64_t width = std::int64_t{shape.heads + 2 * shape.kv_heads} * shape.head_dim;
     const Floats qkv = random_floats(context * width, 71, 2);

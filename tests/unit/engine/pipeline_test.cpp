@@ -189,7 +189,7 @@ struct Case {
 class Pipeline : public testing::TestWithParam<Case> {};
 
 TEST_P(Pipeline, OfTwoStepsGivesTheAnswersOfOneToTheBit) {
-  constexpr int kCount = testing_support::kInstrumented ? 10 : 60;
+  constexpr int kCount = testing_support::kInstrumented ? 5 : 60;
   const std::filesystem::path folder = std::filesystem::path(FOVEA_TEST_DATA) / GetParam().folder;
   const std::vector<Request> requests = all_kinds(kCount, GetParam().reasoning);
   for (const bool drawn_bins : {false, true}) {

@@ -192,12 +192,12 @@ class Batch(unittest.TestCase):
     # ---- runs that are cut short
 
     def test_killed_runs_go_on_and_end_with_the_same_answers(self):
-        self.fill(120)
+        self.fill(60)
         whole = self.folder / "whole.jsonl"
         self.assertEqual(run("batch", "in", "--skill", "detect", "--text", "cloud", "--out", whole, cwd=self.folder).code, OK)
         wanted = self.answers(whole)
         kills = 0
-        for wait_for in (1, 40, 80):
+        for wait_for in (1, 20, 40):
             process = subprocess.Popen([executable(), "batch", "in", "--skill", "detect", "--text", "cloud", "--out",
                                         str(self.out)], cwd=self.folder, stderr=subprocess.DEVNULL)
             while process.poll() is None and self.num_lines() < wait_for:

@@ -13,7 +13,7 @@
 namespace fovea {
 namespace {
 
-constexpr int kNumRequests = testing_support::kInstrumented ? 100 : 2000;
+constexpr int kNumRequests = testing_support::kInstrumented ? 100 : 1000;
 
 std::unique_ptr<Engine> make_engine(int max_sequences, std::size_t kv_cache_bytes = 0) {
   EngineOptions options;

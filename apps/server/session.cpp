@@ -147,7 +147,9 @@ class Session : public std::enable_shared_from_this<Session<Stream>> {
       if (!sent) co_return false;
     }
     std::optional<HttpResponse> trouble = co_await read_body(parser, share);
-    if (trouble) co_return co_await refuse_unread(request, std::move(trouble));
+    if (trouble || !parser.is_done()) {
+      co_return co_await refuse_unread(request, std::move(trouble));
+    }
     request.body = std::move(parser.get().body());
     co_return co_await answer(std::move(request));
   }
@@ -160,6 +162,11 @@ class Session : public std::enable_shared_from_this<Session<Stream>> {
       const auto [failure, num_read] =
           co_await http::async_read_some(stream_, buffer_, parser, kAwait);
       end_reading();
+      // Who only closed the sending side still listens.
+      if (failure == http::error::partial_message) {
+        co_return error_response(
+            bad_request("", "invalid_http", "the request's body ends before its stated length"));
+      }
       if (failure) co_return read_error(failure);
       if (!share.grow_to(parser.get().body().size())) {
         co_return error_response({429, "rate_limit_error", "queue_full",

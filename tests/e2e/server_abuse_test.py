@@ -166,8 +166,11 @@ class BrokenRequests(unittest.TestCase):
         self.assertTrue(self.talk(b"GET / HTTP/1.1\r\nX: " + b"a" * 20000).startswith(b"HTTP/1.1 431"))
 
     def test_a_body_that_ends_too_soon_is_400(self):
-        cut = self.talk(b"POST /v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
-        self.assertTrue(cut.startswith(b"HTTP/1.1 400"), cut)
+        head = b"POST /v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n"
+        for part in (b"{", b'{"question": "?", "max_tokens": 1}'):  # also when the part would do alone
+            cut = self.talk(head + part)
+            self.assertTrue(cut.startswith(b"HTTP/1.1 400"), cut)
+            self.assertIn(b"Connection: close", cut)
         self.assertEqual(self.server.get("/health").status, 200)
 
     def test_json_of_endless_depth_is_400(self):

@@ -6,14 +6,14 @@
 #
 #   conformance 1   every operation against f64
 #   golden 1        golden stages and answers, and the same answer alone and among 63 others
-#   sanitize 2      compute-sanitizer memcheck and racecheck over the conformance tests
+#   sanitize 5      compute-sanitizer memcheck and racecheck over the conformance tests
 #   agreement 2     full-size models on the device beside the processor
 #   start 2         process start to first answer, page cache empty and full
 #   table 7         many questions: both models, bf16 and fp8, 3 and 33 tokens, 1 to 64 at once
 #   load 2          the same at 25, 50, 75 and 90 % of what was reached, for Moondream 2
 #   gpu 1           operations at the models' shapes (gpu_bench)
 #
-# Two runs of less than nine minutes: "conformance golden sanitize agreement start", and "table load".
+# Three runs of less than ten minutes: "conformance golden agreement start", "sanitize", and "table load".
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -13,20 +13,29 @@ logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 
 few='*/cuda-*Draws*:*TopP*:*TopK*:*MinP*:*AllowedList*:*ManyEqualWords*:*Chunked*:*AtAnyBatch*:*WholeCrop*:*TooMuchMemory*'
-for tool in memcheck racecheck; do
+# These take minutes each: side by side, in processes of their own.
+slow="SixteenBit.RoutedExperts SixteenBit.PagedAttentionOfLongPrompts SixteenBit.LinearForEveryNumberOfRows \
+  Fused.DecodedLayersDoNotOvertakeOneAnother"
+others=$few
+for test in $slow; do others="$others:$test/*"; done
+
+# watch TOOL NAME FILTER: the tests of the filter, and how they ended, in files of that name.
+watch() {
   errors=""
-  [ "$tool" = racecheck ] || errors="--error-exitcode 9"
+  [ "$1" = racecheck ] || errors="--error-exitcode 9"
+  status=0
+  # shellcheck disable=SC2086
+  compute-sanitizer --tool "$1" $errors "$program" --gtest_filter="$3" >"$logs/$1-$2" 2>&1 || status=$?
+  echo "$status" >"$logs/$1-$2.status"
+}
+
+for tool in memcheck racecheck; do
   shard=0
   while [ "$shard" -lt "$shards" ]; do
-    (
-      status=0
-      # shellcheck disable=SC2086
-      GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$shard compute-sanitizer --tool "$tool" $errors "$program" \
-        --gtest_filter="$few" >"$logs/$tool$shard" 2>&1 || status=$?
-      echo "$status" >"$logs/$tool$shard.status"
-    ) &
+    GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$shard watch "$tool" "$shard" "$others" &
     shard=$((shard + 1))
   done
+  for test in $slow; do watch "$tool" "$test" "$test/cuda" & done
 done
 wait
 

@@ -1,6 +1,7 @@
 #include "backend/cuda/hopper_attention.h"
 #include "backend/cuda/hopper_tiles.h"
 #include "backend/cuda/tensor_core.h"
+#include "backend/cuda/tensor_maps.h"
 #include "backend/cuda/wgmma.h"
 #include "kernels/cuda_dependent.h"
 
@@ -251,17 +252,8 @@ cudaError_t run(const Call& call, dim3 grid, KernelStream stream) {
 }  // namespace
 
 std::unique_ptr<const HopperAttention> HopperAttention::create() {
-  cudaFuncAttributes attributes{};
-  void* encode = nullptr;
-  cudaDriverEntryPointQueryResult found{};
-  // The kernels are there for this one architecture.
-  if (cudaFuncGetAttributes(&attributes, attend<72, false>) != cudaSuccess ||
-      cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000, cudaEnableDefault,
-                                       &found) != cudaSuccess ||
-      found != cudaDriverEntryPointSuccess) {
-    cudaGetLastError();  // not the next call's
-    return nullptr;
-  }
+  void* encode = tensor_map_encoder(reinterpret_cast<const void*>(attend<72, false>));
+  if (encode == nullptr) return nullptr;
   return std::unique_ptr<const HopperAttention>(new HopperAttention(encode));
 }
 

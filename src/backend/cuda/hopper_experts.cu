@@ -4,6 +4,7 @@
 #include "backend/cuda/hopper_experts.h"
 #include "backend/cuda/stream_shape.h"
 #include "backend/cuda/tensor_core.h"
+#include "backend/cuda/tensor_maps.h"
 #include "backend/cuda/weight_stream.h"
 #include "backend/cuda/wgmma_widths.h"
 #include "kernels/cuda_dependent.h"
@@ -459,17 +460,8 @@ CUresult encode_weight(void* encode, const ExpertProduct& p, int expert, bool up
 }  // namespace
 
 std::unique_ptr<const HopperExperts> HopperExperts::create() {
-  cudaFuncAttributes attributes{};
-  void* encode = nullptr;
-  cudaDriverEntryPointQueryResult found{};
-  // The kernels are there for this one architecture.
-  if (cudaFuncGetAttributes(&attributes, multiply_experts<Float8, true>) != cudaSuccess ||
-      cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000, cudaEnableDefault,
-                                       &found) != cudaSuccess ||
-      found != cudaDriverEntryPointSuccess) {
-    cudaGetLastError();  // not the next call's
-    return nullptr;
-  }
+  void* encode = tensor_map_encoder(reinterpret_cast<const void*>(multiply_experts<Float8, true>));
+  if (encode == nullptr) return nullptr;
   return std::unique_ptr<const HopperExperts>(new HopperExperts(encode));
 }
 

@@ -32,11 +32,12 @@ inline cudaError_t launch_behind(const void* kernel, dim3 grid, unsigned threads
   return cudaLaunchKernelExC(&config, kernel, arguments);
 }
 
-/// The same for a kernel with one argument, which may want more scratch than kernels get unasked.
+/// The same for a kernel with one argument, which may want more scratch than kernels get unasked:
+/// 48 KB, of which it may have some declared itself.
 template <class Params>
 cudaError_t launch_behind(void (*kernel)(Params), dim3 grid, unsigned threads, KernelStream stream,
                           Params params, int shared_bytes = 0, unsigned cluster = 1) {
-  constexpr int kUnasked = 48 << 10;
+  constexpr int kUnasked = 32 << 10;
   const void* entry = reinterpret_cast<const void*>(kernel);
   if (shared_bytes > kUnasked) {
     const cudaError_t status =

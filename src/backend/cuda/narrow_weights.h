@@ -21,11 +21,13 @@ struct Float8 {
 /// out as 480.
 __device__ __forceinline__ void widen_float8(unsigned four, unsigned (&pairs)[2]) {
   constexpr unsigned kTwoTo120 = 0x7b807b80u;  // 2^(127 - 7), twice
+  unsigned wide[2];
+  // Each byte becomes 16 bits, the upper eight of which repeat its sign.
+  asm("prmt.b32 %0, %1, 0, 0x9180;" : "=r"(wide[0]) : "r"(four));
+  asm("prmt.b32 %0, %1, 0, 0xb3a2;" : "=r"(wide[1]) : "r"(four));
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    // Each byte becomes the upper half of 16 bits.
-    const unsigned wide = __byte_perm(four, 0, i == 0 ? 0x1404u : 0x3424u);
-    const unsigned moved = (wide & 0x80008000u) | ((wide & 0x7f007f00u) >> 4);
+    const unsigned moved = (wide[i] << 4) & 0x87f087f0u;
     asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(pairs[i]) : "r"(moved), "r"(kTwoTo120));
   }
 }

@@ -10,14 +10,15 @@ namespace fovea::cuda {
 /// The row that this lane holds of eight, on both sides of a product.
 __device__ __forceinline__ int lane_row() { return static_cast<int>(threadIdx.x) % 32 / 4; }
 
-/// Of a block, a window for each warp: the pieces (64 of the depth) that it multiplies next, of all
-/// rows of x. kWindow rows of pieces: of one row kWindow pieces, of 16 rows one with kWindow = 16.
-/// Warps take the pieces of a part in turns, and each fills and reads its own window.
-/// kIs8: a lane takes 16 neighbours of the depth, as weights in 8 bits lie; else twice 8.
-template <int kWarps, int kGroups, int kWindow, bool kIs8>
+/// Of a block, a window for each warp: the pieces (kPieceDepth, a multiple of 64, of the depth)
+/// that it multiplies next, of all rows of x. kWindow rows of pieces: of one row kWindow pieces, of
+/// 16 rows one with kWindow = 16. Warps take the pieces of a part in turns, and each fills and
+/// reads its own window. kIs8: a lane takes 16 neighbours of the depth, as weights in 8 bits lie;
+/// else twice 8.
+template <int kWarps, int kGroups, int kPieceDepth, int kWindow, bool kIs8>
 class RowWindows {
  public:
-  static constexpr int kPieceDepth = 64;
+  static constexpr int kSpans = kPieceDepth / 64;
   static constexpr int kChunks = kPieceDepth / 8;  ///< of 16 bytes, that a row has in a piece
   static constexpr int kLoads = kWindow * kChunks / 32;
   static_assert(kWindow == 0 || (kWindow >= kGroups * 8 && kWindow % 4 == 0));
@@ -56,22 +57,27 @@ class RowWindows {
     __syncwarp();
 #pragma unroll
     for (int i = 0; i < kLoads; ++i) {
-      const int chunk = i * 32 + static_cast<int>(threadIdx.x % 32), c = chunk % kChunks;
-      own[place_of(chunk / kChunks, kIs8 ? c / 2 : c % 4, kIs8 ? c % 2 : c / 4)] = coming[i];
+      const int chunk = i * 32 + static_cast<int>(threadIdx.x % 32), c = chunk % 8;
+      own[place_of(chunk / kChunks, chunk % kChunks / 8, kIs8 ? c / 2 : c % 4,
+                   kIs8 ? c % 2 : c / 4)] = coming[i];
     }
     __syncwarp();
   }
-  /// This lane's elements of a piece, [half][group of 8 rows]. In place of rows that do not exist
-  /// it is the first row: nobody reads their sums.
-  __device__ __forceinline__ void take(int piece, int num_rows, uint4 (&b)[2][kGroups]) const {
+  /// This lane's elements of a piece, [64 of the depth][half of them][group of 8 rows]. In place of
+  /// rows that do not exist it is the first row: nobody reads their sums.
+  __device__ __forceinline__ void take(int piece, int num_rows,
+                                       uint4 (&b)[kSpans][2][kGroups]) const {
     const uint4* own = chunks_[threadIdx.x / 32];
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
       const int row = g * 8 + lane_row();
       const int entry = (piece << row_bits(num_rows)) + (row < num_rows ? row : 0);
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        b[half][g] = own[place_of(entry, static_cast<int>(threadIdx.x % 4), half)];
+      for (int span = 0; span < kSpans; ++span) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          b[span][half][g] = own[place_of(entry, span, static_cast<int>(threadIdx.x % 4), half)];
+        }
       }
     }
   }
@@ -83,8 +89,8 @@ class RowWindows {
   __device__ static int row_bits(int num_rows) { return 32 - __clz(num_rows - 1); }
   // Where a window has what a lane takes of an entry (a row's part of a piece): eight lanes, which
   // read at once, have two neighbouring entries and meet every bank once.
-  __device__ static int place_of(int entry, int quarter, int half) {
-    return entry * kChunks + quarter * 2 + (half ^ (entry & 1));
+  __device__ static int place_of(int entry, int span, int quarter, int half) {
+    return entry * kChunks + span * 8 + quarter * 2 + (half ^ (entry & 1));
   }
 
   uint4 chunks_[kWarps][kWindow == 0 ? 1 : kWindow * kChunks];  // [piece][row, up to 2^n][chunk]

@@ -6,10 +6,9 @@
 
 namespace fovea::cuda {
 
-/// The blocks of products of few rows.
+/// The blocks of products of few rows that have a multiprocessor each.
 struct StreamShape {
   static constexpr int kWarps = 16, kAheadBytes = 64 << 10, kThreads = kWarps * 32;
-  static constexpr int kOfMultiprocessor = 2;
 };
 
 /// Multiprocessors of the current device, and the shared memory that a block may have there.

@@ -1,3 +1,6 @@
+#include <cstddef>
+#include <type_traits>
+
 #include "backend/cuda/expert_places.h"
 #include "backend/cuda/native_kernels.h"
 #include "backend/cuda/stream_shape.h"
@@ -7,8 +10,14 @@
 namespace fovea::cuda {
 namespace {
 
-// A block has several items in turn; three share a multiprocessor.
-constexpr int kStreamWarps = 8, kAheadBytes = 64 << 10, kBlocksOfMultiprocessor = 3;
+// A block has several items in turn; three share a multiprocessor. Narrow weights of up to 8 places
+// come in longer pieces.
+constexpr int kStreamWarps = 8, kAheadBytes = 56 << 10, kBlocksOfMultiprocessor = 3;
+template <class W, int kGroups>
+using ExpertStream = WeightStream<W, kStreamWarps, kAheadBytes, kGroups,
+                                  kGroups == 1 && !std::is_same_v<W, __nv_bfloat16> ? 2 : 1>;
+// Of so many rows an expert seldom has more than 8: a few weights are read twice.
+constexpr int kRowsOfOneGroup = 32;
 // Of every expert one that is not full, and the full ones.
 constexpr int kMostPieces = kMostNativeExperts + kMostStreamedExpertRows * kMostNativeChoices / 16;
 
@@ -123,7 +132,7 @@ class ExpertItems {
 template <class W, int kGroups, bool kUp>
 __global__ void __launch_bounds__(kStreamWarps * 32, kBlocksOfMultiprocessor)
     stream_experts(ExpertProduct p) {
-  using Stream = WeightStream<W, kStreamWarps, kAheadBytes, kGroups>;
+  using Stream = ExpertStream<W, kGroups>;
   extern __shared__ __align__(16) char shared[];
   __shared__ Places places;
   const bool is_early = kUp && p.is_early;
@@ -140,8 +149,9 @@ __global__ void __launch_bounds__(kStreamWarps * 32, kBlocksOfMultiprocessor)
   if (is_early) kernels::wait_for_earlier_kernels();
 }
 
-// The second product of a single row: y += the sum over its choices, and `beside`, in parts of the
-// experts' depth. A block has 16 rows.
+// The second product of a single row: y += the sum over its choices, and `beside`, in terms of the
+// experts' depth. A block has 16 rows. Where all warps together take the depth of several terms at
+// a time, these are one part of the stream: a warp then has a whole piece of one of them.
 template <class Stream, class W>
 class RowItems {
  public:
@@ -152,30 +162,37 @@ class RowItems {
   __device__ RowItems(const ExpertProduct& p, const ExpertPlaces* choices)
       : p_(p),
         choices_(choices),
-        beside_parts_(p.beside.weight == nullptr ? 0 : p.beside.k / p.k),
+        beside_terms_(p.beside.weight == nullptr ? 0 : p.beside.k / p.k),
+        terms_of_part_(
+            Stream::kStride % p.k == 0 && p.k % Stream::kDepth == 0 ? Stream::kStride / p.k : 1),
+        own_(Stream::first() / p.k % terms_of_part_),
         first_row_(static_cast<int>(blockIdx.x) * Stream::kRows) {}
-  __device__ int num_parts() const { return beside_parts_ + p_.num_pairs; }
+  __device__ int num_parts() const {
+    return (beside_terms_ + p_.num_pairs + terms_of_part_ - 1) / terms_of_part_;
+  }
+  __device__ int depth() const { return terms_of_part_ * p_.k; }
   __device__ __forceinline__ void weight_rows(int, int part, const W*& upper,
                                               const W*& lower) const {
-    const bool is_beside = part < beside_parts_;
-    const void* weight = is_beside ? p_.beside.weight : p_.weights[choice(part).expert];
-    const int k = is_beside ? p_.beside.k : p_.k, from = is_beside ? part * p_.k : 0;
+    const Term term = term_of(part);
+    const void* weight = term.is_beside ? p_.beside.weight : p_.weights[term.expert];
+    const int k = term.is_beside ? p_.beside.k : p_.k, from = term.is_beside ? term.at * p_.k : 0;
     const int n = first_row_ + lane_row();
-    upper = weight_row<W>(weight, n, p_.n, k, from);
-    lower = weight_row<W>(weight, n + 8, p_.n, k, from);
+    upper = back(weight_row<W>(weight, n, p_.n, k, from));
+    lower = back(weight_row<W>(weight, n + 8, p_.n, k, from));
   }
   __device__ __forceinline__ float2 part_scale(int, int part) const {
-    const float* scale = part < beside_parts_ ? p_.beside.scale : p_.scales[choice(part).expert];
+    const Term term = term_of(part);
+    const float* scale = term.is_beside ? p_.beside.scale : p_.scales[term.expert];
     if (scale == nullptr) return {1, 1};
     const int n = first_row_ + lane_row();
     return {scale[min(n, p_.n - 1)], scale[min(n + 8, p_.n - 1)]};
   }
   __device__ __forceinline__ void x_rows(int, int part, const __nv_bfloat16* (&x)[1]) const {
+    const Term term = term_of(part);
     x[0] = nullptr;
-    if (lane_row() != 0) return;
-    const bool is_beside = part < beside_parts_;
-    x[0] = static_cast<const __nv_bfloat16*>(is_beside ? p_.beside.x : p_.x) +
-           (is_beside ? part : part - beside_parts_) * static_cast<std::size_t>(p_.k);
+    if (lane_row() != 0 || !term.is_there) return;
+    x[0] = static_cast<const __nv_bfloat16*>(term.is_beside ? p_.beside.x : p_.x) +
+           (term.at - own_) * static_cast<std::ptrdiff_t>(p_.k);
   }
   __device__ __forceinline__ void finish(int, const typename Stream::Sums& sums) const {
     const int n = first_row_ + static_cast<int>(threadIdx.x);
@@ -187,23 +204,46 @@ class RowItems {
   }
 
  private:
-  __device__ const ExpertPlaces& choice(int part) const { return choices_[part - beside_parts_]; }
+  // This warp's term of a part. Of a last part that is not full there may be none: the weights of
+  // another are multiplied by zeros.
+  struct Term {
+    int at, expert;  // of `beside` which one of its terms; or which choice, and the expert
+    bool is_beside, is_there;
+  };
+  __device__ __forceinline__ Term term_of(int part) const {
+    const int all = beside_terms_ + p_.num_pairs, index = part * terms_of_part_ + own_;
+    const int term = min(index, all - 1);
+    const bool is_beside = term < beside_terms_;
+    const int at = is_beside ? term : term - beside_terms_;
+    return {at, is_beside ? 0 : choices_[at].expert, is_beside, index < all};
+  }
+  // The stream counts the depth from the beginning of a part.
+  __device__ const W* back(const W* row) const {
+    const int ahead = own_ * p_.k;
+    return row - (std::is_same_v<W, Int4Tile> ? ahead / kernels::kInt4TileDepth : ahead);
+  }
 
   const ExpertProduct& p_;
   const ExpertPlaces* choices_;
-  int beside_parts_;
+  int beside_terms_;
+  int terms_of_part_, own_;
   int first_row_;
 };
 
 template <class W>
+using RowStream = WeightStream<W, StreamShape::kWarps, StreamShape::kAheadBytes, 1,
+                               std::is_same_v<W, __nv_bfloat16> ? 1 : 2>;
+
+template <class W>
 __global__ void __launch_bounds__(StreamShape::kThreads, 1) add_experts_of_row(ExpertProduct p) {
-  using Stream = WeightStream<W, StreamShape::kWarps, StreamShape::kAheadBytes, 1>;
+  using Stream = RowStream<W>;
   extern __shared__ __align__(16) char shared[];
   __shared__ Places places;
   // The logits were there before the kernel in front, which is the first product's.
   list_pieces(p, 1, places);
   RowItems<Stream, W> items(p, places.pieces);
-  Stream stream(1, items.num_parts(), p.k, *reinterpret_cast<typename Stream::Shared*>(shared));
+  Stream stream(1, items.num_parts(), items.depth(),
+                *reinterpret_cast<typename Stream::Shared*>(shared));
   stream.begin(items);
   kernels::wait_for_earlier_kernels();
   kernels::let_later_kernels_start();
@@ -212,7 +252,7 @@ __global__ void __launch_bounds__(StreamShape::kThreads, 1) add_experts_of_row(E
 
 template <class W, int kGroups>
 cudaError_t stream(const ExpertProduct& p, bool up, int multiprocessors, KernelStream on) {
-  using Stream = WeightStream<W, kStreamWarps, kAheadBytes, kGroups>;
+  using Stream = ExpertStream<W, kGroups>;
   const auto blocks = static_cast<unsigned>(multiprocessors * kBlocksOfMultiprocessor);
   return launch_behind(up ? stream_experts<W, kGroups, true> : stream_experts<W, kGroups, false>,
                        dim3(blocks), Stream::kThreads, on, p,
@@ -221,7 +261,7 @@ cudaError_t stream(const ExpertProduct& p, bool up, int multiprocessors, KernelS
 
 template <class W>
 cudaError_t add_row(const ExpertProduct& p, KernelStream on) {
-  using Stream = WeightStream<W, StreamShape::kWarps, StreamShape::kAheadBytes, 1>;
+  using Stream = RowStream<W>;
   const auto tiles = static_cast<unsigned>((p.n + Stream::kRows - 1) / Stream::kRows);
   return launch_behind(add_experts_of_row<W>, dim3(tiles), Stream::kThreads, on, p,
                        static_cast<int>(sizeof(typename Stream::Shared)));
@@ -231,8 +271,8 @@ template <class W>
 cudaError_t stream(const ExpertProduct& p, bool up, KernelStream on) {
   if (p.router != nullptr && !up) return add_row<W>(p, on);
   const int multiprocessors = device_room().multiprocessors;
-  return p.num_rows <= 8 ? stream<W, 1>(p, up, multiprocessors, on)
-                         : stream<W, 2>(p, up, multiprocessors, on);
+  return p.num_rows <= kRowsOfOneGroup ? stream<W, 1>(p, up, multiprocessors, on)
+                                       : stream<W, 2>(p, up, multiprocessors, on);
 }
 
 }  // namespace

@@ -81,12 +81,33 @@ class Items {
   int block_, num_blocks_;
 };
 
+// Four blocks share a multiprocessor: few warps have to meet where an item ends, and of the others
+// some are always at work. Of narrow weights, which take more instructions than bytes, pieces are
+// longer and less is under way. More than 8 rows by weights in 4 bits take more registers.
+template <class W, int kGroups>
+struct Shape {
+  static constexpr bool kIsBf16 = std::is_same_v<W, __nv_bfloat16>;
+  static constexpr bool kIsTight = std::is_same_v<W, Int4Tile> && kGroups > 1;
+  static constexpr int kAheadBytes = (kIsBf16 ? 48 : kIsTight ? 40 : 32) << 10;
+  static constexpr int kSpans = kIsBf16 || kGroups > 1 ? 1 : 2;
+  static constexpr int kOfMultiprocessor = kIsTight ? 3 : 4;
+};
+constexpr int kWarps = 8, kThreads = kWarps * 32;
+template <class W, int kGroups>
+using StreamOf =
+    WeightStream<W, kWarps, Shape<W, kGroups>::kAheadBytes, kGroups, Shape<W, kGroups>::kSpans>;
+template <class W, class W2, int kGroups>
+constexpr int kOfMultiprocessor =
+    Shape<W, kGroups>::kOfMultiprocessor < Shape<W2, kGroups>::kOfMultiprocessor
+        ? Shape<W, kGroups>::kOfMultiprocessor
+        : Shape<W2, kGroups>::kOfMultiprocessor;
+
 // What one of num_blocks blocks does of two products; groups of 8 rows of x. It stays for all its
 // items, so that weights are under way while one of them ends.
-template <class Shape, class W, int kGroups>
+template <class W, int kGroups>
 __device__ __forceinline__ void multiply(const StreamedLinear& first, const StreamedLinear& second,
                                          int block, int num_blocks, char* shared) {
-  using Stream = WeightStream<W, Shape::kWarps, Shape::kAheadBytes, kGroups>;
+  using Stream = StreamOf<W, kGroups>;
   Items<Stream, W, kGroups> items(first, second, block, num_blocks);
   Stream stream(items.count(), 1, first.k, *reinterpret_cast<typename Stream::Shared*>(shared));
   stream.begin(items);
@@ -95,61 +116,48 @@ __device__ __forceinline__ void multiply(const StreamedLinear& first, const Stre
   stream.run(items);
 }
 
-// Of more than 8 rows by weights in 4 bits, what an item costs beside its pieces is shared by more
-// of them, and sums stay in registers. The next kernel's block finds a place beside three of these.
-struct Int4GroupsShape {
-  static constexpr int kWarps = 8, kAheadBytes = 40 << 10, kThreads = kWarps * 32;
-  static constexpr int kOfMultiprocessor = 3;
-};
 template <class W, int kGroups>
-using ShapeOf =
-    std::conditional_t<std::is_same_v<W, Int4Tile> && (kGroups > 1), Int4GroupsShape, StreamShape>;
-
-template <class W, int kGroups>
-__global__ void __launch_bounds__(ShapeOf<W, kGroups>::kThreads,
-                                  ShapeOf<W, kGroups>::kOfMultiprocessor)
+__global__ void __launch_bounds__(kThreads, kOfMultiprocessor<W, W, kGroups>)
     streamed(StreamedProducts p) {
   extern __shared__ __align__(16) char shared[];
-  multiply<ShapeOf<W, kGroups>, W, kGroups>(p.first, p.second, static_cast<int>(blockIdx.x),
-                                            static_cast<int>(gridDim.x), shared);
+  multiply<W, kGroups>(p.first, p.second, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x),
+                       shared);
 }
 
 // Of weights of two types each has blocks of its own, by its share of the bytes.
 template <class W, class W2, int kGroups>
-__global__ void __launch_bounds__(StreamShape::kThreads, StreamShape::kOfMultiprocessor)
+__global__ void __launch_bounds__(kThreads, kOfMultiprocessor<W, W2, kGroups>)
     streamed_apart(StreamedProducts p) {
   extern __shared__ __align__(16) char shared[];
   const int block = static_cast<int>(blockIdx.x), num_blocks = static_cast<int>(gridDim.x);
   StreamedLinear none = p.second;
   none.n = 0;
   if (block < p.first_blocks) {
-    multiply<StreamShape, W, kGroups>(p.first, none, block, p.first_blocks, shared);
+    multiply<W, kGroups>(p.first, none, block, p.first_blocks, shared);
   } else {
-    multiply<StreamShape, W2, kGroups>(p.second, none, block - p.first_blocks,
-                                       num_blocks - p.first_blocks, shared);
+    multiply<W2, kGroups>(p.second, none, block - p.first_blocks, num_blocks - p.first_blocks,
+                          shared);
   }
 }
 
 template <class W, class W2, int kGroups>
 cudaError_t launch(const StreamedProducts& p, KernelStream stream) {
-  using Shape = std::conditional_t<std::is_same_v<W, W2>, ShapeOf<W, kGroups>, StreamShape>;
-  using Shared = typename WeightStream<W, Shape::kWarps, Shape::kAheadBytes, kGroups>::Shared;
-  using Shared2 = typename WeightStream<W2, Shape::kWarps, Shape::kAheadBytes, kGroups>::Shared;
+  using Shared = typename StreamOf<W, kGroups>::Shared;
+  using Shared2 = typename StreamOf<W2, kGroups>::Shared;
   constexpr int kBytes =
       static_cast<int>(sizeof(Shared) > sizeof(Shared2) ? sizeof(Shared) : sizeof(Shared2));
   const int first_tiles = tiles_of(p.first.n), second_tiles = tiles_of(p.second.n);
-  const int blocks =
-      min(first_tiles + second_tiles, device_room().multiprocessors * Shape::kOfMultiprocessor);
+  const int blocks = min(first_tiles + second_tiles,
+                         device_room().multiprocessors * kOfMultiprocessor<W, W2, kGroups>);
   const dim3 grid(static_cast<unsigned>(blocks));
   if constexpr (std::is_same_v<W, W2>) {
-    return launch_behind(streamed<W, kGroups>, grid, Shape::kThreads, stream, p, kBytes);
+    return launch_behind(streamed<W, kGroups>, grid, kThreads, stream, p, kBytes);
   } else {
     const int first_bytes = first_tiles * StreamedType<W>::kLaneBytes;
     const int all_bytes = first_bytes + second_tiles * StreamedType<W2>::kLaneBytes;
     StreamedProducts apart = p;
     apart.first_blocks = min(max(blocks * first_bytes / all_bytes, 1), blocks - 1);
-    return launch_behind(streamed_apart<W, W2, kGroups>, grid, Shape::kThreads, stream, apart,
-                         kBytes);
+    return launch_behind(streamed_apart<W, W2, kGroups>, grid, kThreads, stream, apart, kBytes);
   }
 }
 

@@ -1,3 +1,5 @@
+#include <type_traits>
+
 #include "backend/cuda/native_kernels.h"
 #include "backend/cuda/stream_shape.h"
 #include "backend/cuda/weight_stream.h"
@@ -63,8 +65,16 @@ class SumItems {
   int first_row_;
 };
 
+// Of up to 8 rows, narrow weights come in longer pieces; of bf16 more is under way.
 template <class W, int kGroups>
-using SumStream = WeightStream<W, StreamShape::kWarps, StreamShape::kAheadBytes, kGroups, 16>;
+struct SumShape {
+  static constexpr bool kIsBf16 = std::is_same_v<W, __nv_bfloat16>;
+  static constexpr int kSpans = kIsBf16 || kGroups > 1 ? 1 : 2, kWindow = 16 / kSpans;
+  static constexpr int kAheadBytes = kIsBf16 && kGroups == 1 ? 96 << 10 : StreamShape::kAheadBytes;
+};
+template <class W, int kGroups>
+using SumStream = WeightStream<W, StreamShape::kWarps, SumShape<W, kGroups>::kAheadBytes, kGroups,
+                               SumShape<W, kGroups>::kSpans, SumShape<W, kGroups>::kWindow>;
 
 // There are few blocks, one for a multiprocessor: the next kernel's find a place beside them.
 template <class W, int kGroups>

@@ -17,10 +17,11 @@ __device__ __forceinline__ void multiply_16x8(float (&d)[4], const unsigned (&a)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-/// 16 bytes to shared memory in the background; zeros where `inside` is false.
+/// 16 bytes to shared memory in the background; zeros, and nothing is read, where `inside` is
+/// false. The second cache is asked for all 128 bytes of the line.
 __device__ __forceinline__ void copy_16(void* to, const void* from, bool inside) {
   const auto address = static_cast<unsigned>(__cvta_generic_to_shared(to));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;"
                :
                : "r"(address), "l"(from), "r"(inside ? 16 : 0)
                : "memory");

@@ -11,9 +11,9 @@
 
 namespace fovea::cuda {
 
-/// What the stream has of each type of weights: the bytes that a lane holds of a piece, and places
-/// for sums. With two, the next item begins while one of them ends; narrow weights need less under
-/// way and can spare the memory.
+/// What the stream has of each type of weights: the bytes that a lane holds of 64 of the depth, and
+/// places for sums. With two, the next item begins while one of them ends; narrow weights need less
+/// under way and can spare the memory.
 template <class W>
 struct StreamedType;
 template <>
@@ -54,12 +54,16 @@ struct StreamedType<Int4Tile> {
 ///     const __nv_bfloat16* x_row(int part, int row);
 ///     void before_x(int part): called by all threads, before a part's x is read.
 /// kWindow: of windows, the rows of pieces that one has for each warp.
-template <class W, int kWarps, int kAheadBytes, int kGroups, int kWindow = 0>
+template <class W, int kWarps, int kAheadBytes, int kGroups, int kSpans = 1, int kWindow = 0>
 class WeightStream {
  public:
   static constexpr int kRows = 16;  ///< one side of a tensor-core product
-  static constexpr int kDepth = 64;
+  static constexpr int kSpan = 64;
+  static constexpr int kDepth = kSpans * kSpan;  ///< of a piece
   static constexpr int kThreads = kWarps * 32;
+  static constexpr int kStride = kWarps * kDepth;  ///< from one piece of a warp to its next
+  /// Where this warp's first piece of a part begins.
+  __device__ static int first() { return static_cast<int>(threadIdx.x / 32) * kDepth; }
   /// What each warp has summed up, [warp][row of the item][row of x].
   struct Sums {
     float parts[kWarps][kRows][kGroups * 8];
@@ -73,14 +77,15 @@ class WeightStream {
     }
   };
   static constexpr int kSums = StreamedType<W>::kSums;
+  static constexpr int kLaneBytes = kSpans * StreamedType<W>::kLaneBytes;
   /// Pieces of every warp that are under way.
-  static constexpr int kAhead = (kAheadBytes - (kSums - 1) * static_cast<int>(sizeof(Sums))) /
-                                (kThreads * StreamedType<W>::kLaneBytes);
+  static constexpr int kAhead =
+      (kAheadBytes - (kSums - 1) * static_cast<int>(sizeof(Sums))) / (kThreads * kLaneBytes);
   static_assert(kAhead >= 2);
-  using Windows = RowWindows<kWarps, kGroups, kWindow, std::is_same_v<W, Float8>>;
+  using Windows = RowWindows<kWarps, kGroups, kDepth, kWindow, std::is_same_v<W, Float8>>;
   /// Of a block.
   struct Shared {
-    uint4 ring[kAhead * kThreads * StreamedType<W>::kLaneBytes / sizeof(uint4)];
+    uint4 ring[kAhead * kThreads * kLaneBytes / sizeof(uint4)];
     Sums sums[kSums];
   };
   /// The same with windows.
@@ -109,10 +114,10 @@ class WeightStream {
   template <class Items>
   __device__ __forceinline__ void run(Items& items) {
     const __nv_bfloat16* x[kGroups];
-    uint4 coming[2][kGroups];
+    Rows rows;
     if (num_items_ == 0) return;
     items.x_rows(0, 0, x);
-    load<Items::kReadsEarly>(x, first(), coming);
+    load<Items::kReadsEarly>(x, first(), rows);
     int slot = 0;
     for (int item = 0; item < num_items_; ++item) {
       float sums[kGroups][4] = {};
@@ -120,24 +125,13 @@ class WeightStream {
         float before[kGroups][4];
         if constexpr (Items::kScalesParts) set_aside(sums, before);
         for (int at = first(); at < k_; at += kStride) {
-          uint4 b[2][kGroups];
-#pragma unroll
-          for (int half = 0; half < 2; ++half) {
-#pragma unroll
-            for (int g = 0; g < kGroups; ++g) b[half][g] = coming[half][g];
-          }
-          int next = at + kStride;
-          if (next >= k_) {
-            next = first();
-            if (part + 1 < num_parts_) {
-              items.x_rows(item, part + 1, x);
-            } else if (item + 1 < num_items_) {
-              items.x_rows(item + 1, 0, x);
-            }
-          }
-          load<Items::kReadsEarly>(x, next, coming);
+          // Registers hold two sets of rows where pieces are short; else other warps work while the
+          // next set comes.
+          const Rows now = rows;
+          if constexpr (kSpans == 1) load_next(items, item, part, at, x, rows);
           wait_for_copies<kAhead - 1>();
-          multiply(slot, b, sums);
+          multiply(slot, now, sums);
+          if constexpr (kSpans > 1) load_next(items, item, part, at, x, rows);
           ask(items, slot);
           slot = slot + 1 == kAhead ? 0 : slot + 1;
         }
@@ -177,9 +171,9 @@ class WeightStream {
             }
             wait_for_copies<kAhead - 1>();
             if (piece * kStride + first() < depth) {
-              uint4 b[2][kGroups];
-              x.take(piece - base, items.num_rows(), b);
-              multiply(slot, b, sums);
+              Rows rows;
+              x.take(piece - base, items.num_rows(), rows.of);
+              multiply(slot, rows, sums);
             }
             ask(items, slot);
             slot = slot + 1 == kAhead ? 0 : slot + 1;
@@ -192,9 +186,13 @@ class WeightStream {
   }
 
  private:
+  // This lane's elements of the rows of x in a piece.
+  struct Rows {
+    uint4 of[kSpans][2][kGroups];
+  };
+
   static constexpr bool kIs8 = std::is_same_v<W, Float8>;
   static constexpr bool kIs4 = std::is_same_v<W, Int4Tile>;
-  static constexpr int kStride = kWarps * kDepth;   // from one piece of a warp to its next
   static constexpr int kLoad = 16 / sizeof(W);      // elements of a load
   static constexpr int kLoads = kIs8 ? 1 : 2;       // of a row, lane and piece
   static constexpr int kLaneDepth = kIs8 ? 16 : 8;  // from one lane's elements to the next's
@@ -205,7 +203,6 @@ class WeightStream {
   static constexpr int kLead = 2;
 
   __device__ static int quarter() { return static_cast<int>(threadIdx.x % 4); }
-  __device__ static int first() { return static_cast<int>(threadIdx.x / 32) * kDepth; }
 
   // Where a warp begins to ask. With windows all count the pieces of the first warp: of parts that
   // differ in depth, a warp may have nothing in one and something in the next.
@@ -221,18 +218,13 @@ class WeightStream {
       at += first();
     }
     if (asked_item_ < num_items_ && asked_ < depth) {
-      if (at >= depth) {
-        // Only other warps have this piece.
-      } else if constexpr (kIs4) {
-        ask_tiles(slot, at);
-      } else {
+      // Where only other warps have something of this piece, nothing is copied.
 #pragma unroll
-        for (int i = 0; i < kLoads; ++i) {
-          const int from = at + i * 32 + quarter() * kLoad;
-          const bool inside = from < depth;
-          uint4* to = ring_ + (slot * kLoads + i) * 2 * kThreads;
-          copy_16(to, upper_ + (inside ? from : 0), inside);
-          copy_16(to + kThreads, lower_ + (inside ? from : 0), inside);
+      for (int span = 0; span < kSpans; ++span) {
+        if constexpr (kIs4) {
+          if (at + span * kSpan < depth) ask_tile(slot, span, at + span * kSpan);
+        } else {
+          ask_rows(slot, span, at + span * kSpan, depth);
         }
       }
       asked_ += kStride;
@@ -248,87 +240,123 @@ class WeightStream {
     commit_copies();
   }
 
+  __device__ __forceinline__ void ask_rows(int slot, int span, int at, int depth) const {
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) {
+      const int from = at + i * 32 + quarter() * kLoad;
+      uint4* to = place_of(slot, span, i);
+      copy_16(to, upper_ + from, from < depth);
+      copy_16(to + kThreads, lower_ + from, from < depth);
+    }
+  }
+  // Where the ring has a load of the upper row; the lower row's is kThreads behind it.
+  __device__ __forceinline__ uint4* place_of(int slot, int span, int load) const {
+    return ring_ + ((slot * kSpans + span) * kLoads + load) * 2 * kThreads;
+  }
+
   // Of tiles, a lane's codes of both rows are one place of the ring; the scales of these rows have
   // theirs behind all codes.
-  __device__ __forceinline__ void ask_tiles(int slot, int at) const {
-    const auto ahead = static_cast<unsigned>(at / kDepth) * static_cast<unsigned>(sizeof(W));
+  __device__ __forceinline__ void ask_tile(int slot, int span, int at) const {
+    const auto ahead = static_cast<unsigned>(at / kSpan) * static_cast<unsigned>(sizeof(W));
     const unsigned codes_at = threadIdx.x % 32 * 8;
     const unsigned scales_at = sizeof(upper_->codes) + threadIdx.x % 32 / 4 * 4;
     const char* upper = reinterpret_cast<const char*>(upper_) + ahead;
     const char* lower = reinterpret_cast<const char*>(lower_) + ahead;
-    uint2* codes = reinterpret_cast<uint2*>(ring_ + slot * kThreads);
-    unsigned* scales = reinterpret_cast<unsigned*>(scales_of(slot));
+    uint2* codes = reinterpret_cast<uint2*>(ring_ + (slot * kSpans + span) * kThreads);
+    unsigned* scales = reinterpret_cast<unsigned*>(scales_of(slot, span));
     copy_8(codes, upper + codes_at);
     copy_8(codes + 1, lower + codes_at);
     copy_4(scales, upper + scales_at);
     copy_4(scales + 1, lower + scales_at);
   }
-  __device__ __forceinline__ uint2* scales_of(int slot) const {
-    return reinterpret_cast<uint2*>(shared_.ring + kAhead * kThreads) + slot * kThreads +
-           threadIdx.x;
+  __device__ __forceinline__ uint2* scales_of(int slot, int span) const {
+    return reinterpret_cast<uint2*>(shared_.ring + kAhead * kSpans * kThreads) +
+           (slot * kSpans + span) * kThreads + threadIdx.x;
   }
 
+  // The rows of the piece behind the one at `at`.
+  template <class Items>
+  __device__ __forceinline__ void load_next(Items& items, int item, int part, int at,
+                                            const __nv_bfloat16* (&x)[kGroups], Rows& rows) const {
+    int next = at + kStride;
+    if (next >= k_) {
+      next = first();
+      if (part + 1 < num_parts_) {
+        items.x_rows(item, part + 1, x);
+      } else if (item + 1 < num_items_) {
+        items.x_rows(item + 1, 0, x);
+      }
+    }
+    load<Items::kReadsEarly>(x, next, rows);
+  }
   // What an earlier kernel wrote is in the second cache; the first may hold what was there before.
   template <bool kEarly>
   __device__ __forceinline__ void load(const __nv_bfloat16* const (&x)[kGroups], int at,
-                                       uint4 (&b)[2][kGroups]) const {
+                                       Rows& rows) const {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int from = at + half * kHalfStep + quarter() * kLaneDepth;
+    for (int span = 0; span < kSpans; ++span) {
 #pragma unroll
-      for (int g = 0; g < kGroups; ++g) {
-        b[half][g] = {0, 0, 0, 0};
-        if (from >= k_ || x[g] == nullptr) continue;
-        const auto* words = reinterpret_cast<const uint4*>(x[g] + from);
-        if constexpr (kEarly) {
-          b[half][g] = __ldcg(words);
-        } else {
-          b[half][g] = *words;
+      for (int half = 0; half < 2; ++half) {
+        const int from = at + span * kSpan + half * kHalfStep + quarter() * kLaneDepth;
+#pragma unroll
+        for (int g = 0; g < kGroups; ++g) {
+          rows.of[span][half][g] = {0, 0, 0, 0};
+          if (from >= k_ || x[g] == nullptr) continue;
+          const auto* words = reinterpret_cast<const uint4*>(x[g] + from);
+          if constexpr (kEarly) {
+            rows.of[span][half][g] = __ldcg(words);
+          } else {
+            rows.of[span][half][g] = *words;
+          }
         }
       }
     }
   }
 
-  __device__ __forceinline__ void multiply(int slot, const uint4 (&b)[2][kGroups],
+  __device__ __forceinline__ void multiply(int slot, const Rows& rows,
                                            float (&sums)[kGroups][4]) const {
-    Int4Piece piece;
-    if constexpr (kIs4) piece = take_tiles(slot);
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      uint4 w, v;
-      if constexpr (kIs4) {
-        w = widened_int4(half == 0 ? piece.codes.x : piece.codes.y, piece.scales[0], half);
-        v = widened_int4(half == 0 ? piece.codes.z : piece.codes.w, piece.scales[1], half);
-      } else {
-        take(slot, half, w, v);
-      }
-      const unsigned front[4] = {w.x, v.x, w.y, v.y};
-      const unsigned back[4] = {w.z, v.z, w.w, v.w};
+    for (int span = 0; span < kSpans; ++span) {
+      Int4Span tile;
+      if constexpr (kIs4) tile = take_tile(slot, span);
 #pragma unroll
-      for (int g = 0; g < kGroups; ++g) {
-        multiply_16x8(sums[g], front, b[half][g].x, b[half][g].y);
-        multiply_16x8(sums[g], back, b[half][g].z, b[half][g].w);
+      for (int half = 0; half < 2; ++half) {
+        uint4 w, v;
+        if constexpr (kIs4) {
+          w = widened_int4(half == 0 ? tile.codes.x : tile.codes.y, tile.scales[0], half);
+          v = widened_int4(half == 0 ? tile.codes.z : tile.codes.w, tile.scales[1], half);
+        } else {
+          take(slot, span, half, w, v);
+        }
+        const unsigned front[4] = {w.x, v.x, w.y, v.y};
+        const unsigned back[4] = {w.z, v.z, w.w, v.w};
+#pragma unroll
+        for (int g = 0; g < kGroups; ++g) {
+          const uint4 b = rows.of[span][half][g];
+          multiply_16x8(sums[g], front, b.x, b.y);
+          multiply_16x8(sums[g], back, b.z, b.w);
+        }
       }
     }
   }
 
-  // What a lane has of a piece in 4 bits: the upper row's codes of both halves and the lower row's;
+  // What a lane has of a span in 4 bits: the upper row's codes of both halves and the lower row's;
   // the upper row's scales of both halves and the lower row's, in bf16.
-  struct Int4Piece {
+  struct Int4Span {
     uint4 codes;
     unsigned scales[2];
   };
-  __device__ __forceinline__ Int4Piece take_tiles(int slot) const {
-    Int4Piece piece;
-    piece.codes = ring_[slot * kThreads];
-    const uint2 both = *scales_of(slot);
+  __device__ __forceinline__ Int4Span take_tile(int slot, int span) const {
+    Int4Span tile;
+    tile.codes = ring_[(slot * kSpans + span) * kThreads];
+    const uint2 both = *scales_of(slot, span);
     // Of the four groups of each row those of this lane.
-    widen_float8(__byte_perm(both.x, both.y, quarter() < 2 ? 0x6420u : 0x7531u), piece.scales);
-    return piece;
+    widen_float8(__byte_perm(both.x, both.y, quarter() < 2 ? 0x6420u : 0x7531u), tile.scales);
+    return tile;
   }
   // Eight elements of each row as bf16.
-  __device__ __forceinline__ void take(int slot, int half, uint4& w, uint4& v) const {
-    const uint4* from = ring_ + (slot * kLoads + (kIs8 ? 0 : half)) * 2 * kThreads;
+  __device__ __forceinline__ void take(int slot, int span, int half, uint4& w, uint4& v) const {
+    const uint4* from = place_of(slot, span, kIs8 ? 0 : half);
     w = from[0];
     v = from[kThreads];
     if constexpr (kIs8) {

@@ -183,7 +183,7 @@ GPU_FN void list_top(Thread t, SampleWords words, u32 num_top, u32 max_top, floa
   u32 count = 0;
   if (num_top > 0) {
     const SampleRuler ruler = ruler_to(reach_of_groups(t, words, NumberBuckets(), num_top, s));
-    count = gather(t, words, ruler, false, s);
+    count = gather(t, words, ruler, Fills::kNothing, s);
   }
   if (count <= kSampleList) {
     // How many are likelier is a word's place.
@@ -232,6 +232,7 @@ GPU_FN void sample_choose(Thread t, const GPU_CONST SampleParams& p, const GPU_G
   words.group_largest = group_largest + first_segment * kSegmentGroups;
   words.vocab = p.vocab;
   words.num_segments = p.num_segments;
+  words.loads_four = p.loads_four != 0;
   words.scale = mode.scale;
 
   // Every warp sums what sample_scan found.

@@ -19,6 +19,9 @@ constexpr GPU_CONST u32 kSegmentWords = 1024;
 constexpr GPU_CONST u32 kLaneWords = kSegmentWords / kWarpSize;  // of a segment
 constexpr GPU_CONST u32 kSegmentGroups = kSegmentWords / kWarpSize;
 
+/// Where in a segment a lane's word i is: four side by side of each 128.
+GPU_FN u32 lane_word(Thread t, u32 i) { return i / 4 * 4 * kWarpSize + t.lane * 4 + i % 4; }
+
 /// As fovea::SamplingRow; 64-bit numbers in halves.
 struct SampleRow {
   float temperature;
@@ -95,6 +98,7 @@ struct SampleWords {
   const GPU_GLOBAL float* group_largest;  // [num_segments, kSegmentGroups]
   u32 vocab;
   u32 num_segments;
+  bool loads_four;  // as of SampleParams
   float largest;
   float scale;
 };

@@ -8,11 +8,10 @@
 namespace fovea {
 namespace kernels {
 
-/// A lane's words of a segment: four side by side of each 128; NaN behind the row's end.
+/// A lane's words of a segment; NaN behind the row's end.
 struct SegmentLogits {
   float value[kLaneWords];
 };
-GPU_FN u32 lane_word(Thread t, u32 i) { return i / 4 * 4 * kWarpSize + t.lane * 4 + i % 4; }
 GPU_FN SegmentLogits load_segment(Thread t, const GPU_GLOBAL float* logits, u32 vocab,
                                   bool loads_four, u32 segment) {
   SegmentLogits loaded;

@@ -94,6 +94,31 @@ GPU_FN NearWords load_near(Thread t, SampleWords words, u32 segment, u32 near) {
   return loaded;
 }
 
+// Of a segment with many such groups all words are looked at, which takes less for each of them:
+//
+//   for (u32 i = 0; i < kLaneWords; i += kDenseWords) load_dense(...)
+
+constexpr GPU_CONST u32 kDenseWords = 8;
+
+GPU_FN bool is_dense(SampleWords words, u32 segment, u32 near) {
+  return words.loads_four && (segment + 1) * kSegmentWords <= words.vocab &&
+         count_bits(near) >= kSegmentGroups / 2;
+}
+/// A lane's words from its word i on.
+struct DenseWords {
+  float logit[kDenseWords];
+};
+GPU_FN DenseWords load_dense(Thread t, SampleWords words, u32 segment, u32 i) {
+  DenseWords loaded;
+  GPU_UNROLL
+  for (u32 j = 0; j < kDenseWords; j += 4) {
+    const Float4 four = load_4(words.logits + segment * kSegmentWords + lane_word(t, i + j));
+    GPU_UNROLL
+    for (u32 k = 0; k < 4; ++k) loaded.logit[j + k] = four.value[k];
+  }
+  return loaded;
+}
+
 // ---- reaches
 
 // Distances below kSampleReach in buckets, for masses: eight for each power of two.
@@ -196,8 +221,16 @@ GPU_FN SampleRuler ruler_to(float reach) {
   ruler.per_unit = static_cast<float>(kSampleBuckets) / reach;
   return ruler;
 }
+// Buckets are told apart without turning numbers into integers, of which a GPU does few at a time:
+// this far up, a float's last bit counts one.
+constexpr GPU_CONST float kMarkOfFirst = 8388608.0f;
+constexpr GPU_CONST u32 kMarkBits = 0x7fffffu;
+/// kMarkOfFirst and the number of the bucket, before the last bucket takes in what lies beyond.
+GPU_FN float mark_of(SampleRuler ruler, float distance) {
+  return gpu_fma(distance, ruler.per_unit, kMarkOfFirst);
+}
 GPU_FN u32 bucket_of(SampleRuler ruler, float distance) {
-  const u32 bucket = static_cast<u32>(distance * ruler.per_unit);
+  const u32 bucket = as_u32(mark_of(ruler, distance)) & kMarkBits;
   return bucket < kSampleBuckets ? bucket : kSampleBuckets - 1;
 }
 
@@ -208,65 +241,83 @@ struct SampleBucket {
   u64 mass;  // of the words in all buckets together
 };
 
-// What a warp has loaded, but for the words that have no place, in the buckets. All sums of masses
+/// What of words goes into buckets.
+enum class Fills { kNothing, kMasses, kMassesAndCounts };
+
+// Words in the buckets, but for those that are further than the ruler reaches. All sums of masses
 // are under way before the first is looked at.
-GPU_FN void add_to_buckets(SampleWords words, SampleRuler ruler, const NearWords& loaded,
-                           const u32* places, SampleScratch s) {
-  u32 buckets[kNearGroups], masses[kNearGroups], before[kNearGroups];
+template <u32 kCount>
+GPU_FN void add_to_buckets(SampleWords words, SampleRuler ruler, Fills fills,
+                           const float (&logit)[kCount], SampleScratch s) {
+  u32 buckets[kCount], masses[kCount], before[kCount];
   GPU_UNROLL
-  for (u32 j = 0; j < kNearGroups; ++j) {
-    const float away = distance(words, loaded.logit[j]);
-    buckets[j] = places[j] != kNowhere ? bucket_of(ruler, away) : 0;
-    masses[j] = places[j] != kNowhere ? whole_mass(relative_mass(away)) : 0;
+  for (u32 j = 0; j < kCount; ++j) {
+    const float away = distance(words, logit[j]);
+    const bool is_near = away <= ruler.reach;
+    buckets[j] = bucket_of(ruler, away);
+    masses[j] = is_near ? whole_mass(relative_mass(away)) : 0;
     before[j] = 0;
-    if (places[j] != kNowhere) {
-      atomic_add_u32(s.counts + buckets[j], 1);
-      before[j] = atomic_add_u32(s.low + buckets[j], masses[j]);
-    }
+    if (is_near) before[j] = atomic_add_u32(s.low + buckets[j], masses[j]);
+    if (is_near && fills == Fills::kMassesAndCounts) atomic_add_u32(s.counts + buckets[j], 1);
   }
   GPU_UNROLL
-  for (u32 j = 0; j < kNearGroups; ++j) {
+  for (u32 j = 0; j < kCount; ++j) {
     if (before[j] + masses[j] < before[j]) atomic_add_u32(s.high + buckets[j], 1);
   }
 }
 
-/// The possible words within reach, their ranks in the list and, if asked for, in the buckets. The
-/// number of them, of which the list has no more than fit.
-GPU_FN u32 gather(Thread t, SampleWords words, SampleRuler ruler, bool fills_buckets,
-                  SampleScratch s) {
+// Puts a warp's words that are within reach into the list. How many of the block's were there
+// before, of which the list has no more than fit.
+GPU_FN u32 add_to_list(Thread t, SampleWords words, SampleRuler ruler, const NearWords& loaded,
+                       SampleScratch s) {
+  // A warp asks for the places of all its words at once: it waits for an atomic operation's answer
+  // as long as for memory.
+  const u32 lanes_before = (1u << t.lane) - 1;
+  u32 places[kNearGroups], num_found = 0;
+  GPU_UNROLL
+  for (u32 j = 0; j < kNearGroups; ++j) {
+    const bool is_found =
+        distance(words, loaded.logit[j]) <= ruler.reach && is_finite(loaded.logit[j]);
+    const u32 found = lanes_where(t, is_found);
+    places[j] = is_found ? num_found + count_bits(found & lanes_before) : kNowhere;
+    num_found += count_bits(found);
+  }
+  u32 first = 0;
+  if (t.lane == 0 && num_found > 0) first = atomic_add_u32(s.counter, num_found);
+  first = shuffle(t, first, 0);
+  GPU_UNROLL
+  for (u32 j = 0; j < kNearGroups; ++j) {
+    if (places[j] == kNowhere) continue;
+    const u32 place = first + places[j];
+    if (place < kSampleList) s.list[place] = ranked(loaded.logit[j], loaded.id[j]);
+  }
+  return first;
+}
+
+/// The possible words within reach: their ranks in the list, and in the buckets what `fills` says,
+/// for which the reach has to be finite. The number of words, or some other that is greater than
+/// kSampleList when they do not fit the list.
+GPU_FN u32 gather(Thread t, SampleWords words, SampleRuler ruler, Fills fills, SampleScratch s) {
   block_sync(t);
   if (t.index == 0) *s.counter = 0;
-  for (u32 b = t.index; fills_buckets && b < 3 * kSampleBuckets; b += t.num_warps * kWarpSize) {
-    s.counts[b] = 0;
-  }
+  const u32 to_clear = fills == Fills::kNothing ? 0 : 3 * kSampleBuckets;
+  for (u32 b = t.index; b < to_clear; b += t.num_warps * kWarpSize) s.counts[b] = 0;
   block_sync(t);
-  const u32 lanes_before = (1u << t.lane) - 1;
+  bool is_full = false;  // the list, as this warp knows: it need not be told of any more words
   for (u32 segment = t.warp; segment < words.num_segments; segment += t.num_warps) {
+    if (is_full && fills == Fills::kNothing) break;
     u32 near = near_groups(t, words, segment, ruler.reach);
+    if (is_full && is_dense(words, segment, near)) {
+      for (u32 i = 0; i < kLaneWords; i += kDenseWords) {
+        const DenseWords loaded = load_dense(t, words, segment, i);
+        add_to_buckets(words, ruler, fills, loaded.logit, s);
+      }
+      continue;
+    }
     for (; near != 0; near = without_loaded(near)) {
       const NearWords loaded = load_near(t, words, segment, near);
-      // A warp asks for the places of all its words at once: it waits for an atomic operation's
-      // answer as long as for memory.
-      u32 places[kNearGroups], num_found = 0;
-      GPU_UNROLL
-      for (u32 j = 0; j < kNearGroups; ++j) {
-        const bool is_found =
-            distance(words, loaded.logit[j]) <= ruler.reach && is_finite(loaded.logit[j]);
-        const u32 found = lanes_where(t, is_found);
-        places[j] = is_found ? num_found + count_bits(found & lanes_before) : kNowhere;
-        num_found += count_bits(found);
-      }
-      if (num_found == 0) continue;
-      u32 first = 0;
-      if (t.lane == 0) first = atomic_add_u32(s.counter, num_found);
-      first = shuffle(t, first, 0);
-      GPU_UNROLL
-      for (u32 j = 0; j < kNearGroups; ++j) {
-        if (places[j] == kNowhere) continue;
-        const u32 place = first + places[j];
-        if (place < kSampleList) s.list[place] = ranked(loaded.logit[j], loaded.id[j]);
-      }
-      if (fills_buckets) add_to_buckets(words, ruler, loaded, places, s);
+      if (!is_full) is_full = add_to_list(t, words, ruler, loaded, s) > kSampleList;
+      if (fills != Fills::kNothing) add_to_buckets(words, ruler, fills, loaded.logit, s);
     }
   }
   block_sync(t);
@@ -313,17 +364,25 @@ GPU_FN SampleBucket find_bucket(Thread t, bool by_mass, u64 limit, SampleScratch
   return found;
 }
 
-/// The ranks of one bucket's words, no more than kSampleBucket, from the list.
-GPU_FN void collect_bucket(Thread t, SampleWords words, SampleRuler ruler, u32 num_listed,
-                           u32 bucket, SampleScratch s) {
+// One of a bucket's words, of which no more than fit are kept.
+GPU_FN void add_to_bucket_list(u64 rank, SampleScratch s) {
+  const u32 place = atomic_add_u32(s.counter, 1);
+  if (place < kSampleBucket) s.of_bucket[place] = rank;
+}
+
+/// The ranks of one bucket's words, from the list. The number of them, of which no more than
+/// kSampleBucket are kept.
+GPU_FN u32 collect_bucket(Thread t, SampleWords words, SampleRuler ruler, u32 num_listed,
+                          u32 bucket, SampleScratch s) {
   block_sync(t);
   if (t.index == 0) *s.counter = 0;
   block_sync(t);
   for (u32 i = t.index; i < num_listed; i += t.num_warps * kWarpSize) {
     if (bucket_of(ruler, distance(words, number_of(s.list[i]))) != bucket) continue;
-    s.of_bucket[atomic_add_u32(s.counter, 1)] = s.list[i];
+    add_to_bucket_list(s.list[i], s);
   }
   block_sync(t);
+  return *s.counter;
 }
 
 /// What a word counts in the draw, if it stays.
@@ -332,25 +391,53 @@ GPU_FN u32 drawn_mass(float away, float min_p) {
   return mass < min_p ? 0 : whole_mass(mass);
 }
 
+// Where a bucket begins and ends on the ruler.
+struct SampleMarks {
+  float begin, end;
+};
+GPU_FN SampleMarks marks_of(u32 bucket) {
+  SampleMarks marks;
+  marks.begin = kMarkOfFirst + static_cast<float>(bucket);
+  marks.end = bucket + 1 < kSampleBuckets ? marks.begin + 1.0f : as_f32(0x7f800000u);
+  return marks;
+}
+
+// What a word in front of the bucket counts in the draw; one of the bucket itself is listed.
+GPU_FN u32 split_word(SampleWords words, SampleRuler ruler, SampleMarks marks, float min_p,
+                      float logit, u32 id, SampleScratch s) {
+  const float away = distance(words, logit), mark = mark_of(ruler, away);
+  const u32 mass = mark < marks.begin ? drawn_mass(away, min_p) : 0;
+  if (mark >= marks.begin && mark < marks.end && away <= ruler.reach) {
+    add_to_bucket_list(ranked(logit, id), s);
+  }
+  return mass;
+}
+
 /// The same from all words near enough, in the one look at them that there has to be: what the
 /// words in front of the bucket count in the draw is summed, segment by segment.
-GPU_FN void split_at_bucket(Thread t, SampleWords words, SampleRuler ruler, u32 bucket, float min_p,
-                            SampleScratch s) {
+GPU_FN u32 split_at_bucket(Thread t, SampleWords words, SampleRuler ruler, u32 bucket, float min_p,
+                           SampleScratch s) {
   block_sync(t);
   if (t.index == 0) *s.counter = 0;
   block_sync(t);
+  const SampleMarks marks = marks_of(bucket);
   for (u32 segment = t.warp; segment < words.num_segments; segment += t.num_warps) {
     u64 own = 0;
     u32 near = near_groups(t, words, segment, ruler.reach);
-    for (; near != 0; near = without_loaded(near)) {
+    const bool looks_at_all = is_dense(words, segment, near);
+    for (u32 i = 0; looks_at_all && i < kLaneWords; i += kDenseWords) {
+      const DenseWords loaded = load_dense(t, words, segment, i);
+      GPU_UNROLL
+      for (u32 j = 0; j < kDenseWords; ++j) {
+        const u32 id = segment * kSegmentWords + lane_word(t, i + j);
+        own += split_word(words, ruler, marks, min_p, loaded.logit[j], id, s);
+      }
+    }
+    for (; !looks_at_all && near != 0; near = without_loaded(near)) {
       const NearWords loaded = load_near(t, words, segment, near);
       GPU_UNROLL
       for (u32 j = 0; j < kNearGroups; ++j) {
-        const float away = distance(words, loaded.logit[j]);
-        const u32 at = away <= ruler.reach ? bucket_of(ruler, away) : kSampleBuckets;
-        own += at < bucket ? drawn_mass(away, min_p) : 0;
-        if (at != bucket) continue;
-        s.of_bucket[atomic_add_u32(s.counter, 1)] = ranked(loaded.logit[j], loaded.id[j]);
+        own += split_word(words, ruler, marks, min_p, loaded.logit[j], loaded.id[j], s);
       }
     }
     own = warp_sum(t, own);
@@ -360,6 +447,7 @@ GPU_FN void split_at_bucket(Thread t, SampleWords words, SampleRuler ruler, u32 
     }
   }
   block_sync(t);
+  return *s.counter;
 }
 
 // ---- single words
@@ -502,9 +590,10 @@ GPU_FN SampleCut cut_words(Thread t, SampleWords words, SampleMode mode, float t
   const bool is_searched = mode.top_k > 0 || mode.top_p < 1.0f;
   const bool may_be_few = mode.top_k > 0 && mode.top_k <= kSampleShort / 4;
   u32 num_words = 0;
-  if (may_be_few || !is_searched) num_words = gather(t, words, ruler, false, s);
+  if (may_be_few || !is_searched) num_words = gather(t, words, ruler, Fills::kNothing, s);
   if (is_searched && (!may_be_few || num_words > kSampleShort)) {
-    num_words = gather(t, words, ruler, true, s);
+    const Fills fills = mode.top_k > 0 ? Fills::kMassesAndCounts : Fills::kMasses;
+    num_words = gather(t, words, ruler, fills, s);
   }
   SampleCut cut;
   cut.ranks.list = s.list;
@@ -527,16 +616,15 @@ GPU_FN SampleCut cut_words(Thread t, SampleWords words, SampleMode mode, float t
         kept = found.mass;
         continue;
       }
-      if (s.counts[found.bucket] <= kSampleBucket) {
+      const bool has_list = ranks.count > 0;
+      const u32 num_in_bucket = has_list
+                                    ? collect_bucket(t, words, ruler, ranks.count, found.bucket, s)
+                                    : split_at_bucket(t, words, ruler, found.bucket, mode.min_p, s);
+      if (num_in_bucket <= kSampleBucket) {
         const bool is_last = by_mass != 0 || !(mode.top_p < 1.0f);
-        cut.is_summed = is_last && ranks.count == 0;
-        if (ranks.count > 0) {
-          collect_bucket(t, words, ruler, ranks.count, found.bucket, s);
-        } else {
-          split_at_bucket(t, words, ruler, found.bucket, mode.min_p, s);
-        }
+        cut.is_summed = is_last && !has_list;
         ranks.list = s.of_bucket;
-        ranks.count = s.counts[found.bucket];
+        ranks.count = num_in_bucket;
         if (cut.is_summed) cut.ranks = ranks;
         before = by_mass != 0 ? found.mass_before : found.count_before;
         mass_before = found.mass_before;

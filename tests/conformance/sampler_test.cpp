@@ -550,6 +550,9 @@ TEST_P(ManyWords, AreDrawnAsAScanOfAllWouldDraw) {
     const std::string what = std::to_string(vocab) + " words";
     Floats logits = random_floats(vocab, 90 + static_cast<std::uint64_t>(vocab), 12);
     check(logits, what + ", evenly likely");
+    Floats some = logits;
+    for (std::size_t i = 0; i < some.size(); i += 5) some[i] = -kInfinity;
+    check(some, what + ", evenly likely, a fifth impossible");
     // Noise, and a few words above it, as a model has them.
     const Floats more = random_floats(2 * vocab, 91 + static_cast<std::uint64_t>(vocab), 5);
     for (std::size_t i = 0; i < logits.size(); ++i) {

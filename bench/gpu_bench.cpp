@@ -216,7 +216,8 @@ void bench_linear(Bench& b, const std::string& what, std::int64_t m, std::int64_
            2.0 * static_cast<double>(m * n) * static_cast<double>(k));
 }
 
-// A layer of Moondream 3's experts, 8 of 64 for each row, chosen as at random.
+// A layer of Moondream 3's experts, 8 of 64 for each row, chosen as at random; and the same where
+// all rows have an adapter of rank 16.
 void bench_experts(Bench& b) {
   constexpr std::int64_t kExperts = 64, kChoices = 8, kDim = 2048, kInner = 1024;
   std::vector<std::unique_ptr<const Matrix>> up, down;
@@ -224,6 +225,12 @@ void bench_experts(Bench& b) {
     up.push_back(b.matrix(2 * kInner, kDim));
     down.push_back(b.matrix(kDim, kInner));
   }
+  constexpr std::int64_t kRank = 16;
+  const auto adapter = [&](std::int64_t width) {
+    return b.random(DType::kBf16, {1, kExperts, kRank, width}, 0.01f);
+  };
+  const Tensor up_a = adapter(kDim), up_b = adapter(2 * kInner);
+  const Tensor down_a = adapter(kInner), down_b = adapter(kDim);
   for (const std::int64_t rows : {1, 4, 16, 64, 775, 1024, 1550}) {
     const Tensor x = b.random(DType::kBf16, {rows, kDim}), y = b.random(DType::kBf16, {rows, kDim});
     const Tensor logits = b.random(DType::kF32, {rows, kExperts});
@@ -238,6 +245,15 @@ void bench_experts(Bench& b) {
     const double used = kExperts * (1 - std::pow(1 - 1.0 / kExperts, pairs));  // on average
     b.report(fmt::format("experts of {} rows", rows), us, used * 6.0 * kInner * kDim,
              pairs * 6.0 * kInner * kDim);
+    const std::vector<std::int32_t> ranks = {kRank}, slots = {0},
+                                    starts = {0, static_cast<std::int32_t>(rows)};
+    const MoeLora lora{
+        {up_a.view(), up_b.view(), ranks}, {down_a.view(), down_b.view(), ranks}, {starts, slots}};
+    b.report(fmt::format("experts of {} rows and an adapter", rows), b.time([&](int) {
+      b.ops().moe_mlp(b.stream(), x.view(), experts.view(), weights.view(), up, down, &lora,
+                      y.view());
+    }),
+             0, 0);
   }
 }
 

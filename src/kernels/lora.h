@@ -15,8 +15,9 @@ struct LoraParams {
   u32 choices;      // pairs of each row
   u32 num_experts;  // 1 for a dense linear
   u32 hidden_stride;
-  u32 by_place;  // the rows of x (shrink) or y (expand) are places, not rows
-  u32 pad0_, pad1_;
+  u32 by_place;     // the rows of x (shrink) or y (expand) are places, not rows
+  u32 rank_blocks;  // that share the ranks of a pair (shrink)
+  u32 pad0_;
 };
 
 // The matrix pair of update `pair`, and its rank; 0 = nothing to do.
@@ -40,7 +41,27 @@ GPU_FN LoraUpdate lora_update(const GPU_CONST LoraParams& p, u32 pair,
   return update;
 }
 
-// hidden[pair][r] = a[matrix][r] . x[row]. Grid: x = pair; the warps take turns at the ranks.
+// The dot product of two lines, by one warp: several elements of each are under way at once.
+template <class X, class A>
+GPU_FN float warp_dot(Thread t, const GPU_GLOBAL X* x, const GPU_GLOBAL A* a, u32 width) {
+  constexpr u32 kAtOnce = 8;
+  float sum = 0;
+  for (u32 base = t.lane; base < width; base += kAtOnce * kWarpSize) {
+    float of_x[kAtOnce], of_a[kAtOnce];
+    GPU_UNROLL
+    for (u32 j = 0; j < kAtOnce; ++j) {
+      const u32 i = base + j * kWarpSize;
+      of_x[j] = i < width ? to_f32(x[i]) : 0.0f;
+      of_a[j] = i < width ? to_f32(a[i]) : 0.0f;
+    }
+    GPU_UNROLL
+    for (u32 j = 0; j < kAtOnce; ++j) sum = gpu_fma(of_x[j], of_a[j], sum);
+  }
+  return warp_sum(t, sum);
+}
+
+// hidden[pair][r] = a[matrix][r] . x[row]. Grid: x = pair, y: blocks whose warps take
+// turns at the ranks.
 template <class X, class A>
 GPU_FN void lora_shrink(Thread t, const GPU_CONST LoraParams& p, const GPU_GLOBAL X* x,
                         const GPU_GLOBAL A* a, const GPU_GLOBAL i32* row_slots,
@@ -50,11 +71,10 @@ GPU_FN void lora_shrink(Thread t, const GPU_CONST LoraParams& p, const GPU_GLOBA
   const LoraUpdate update = lora_update(p, pair, row_slots, ranks, experts);
   const u32 row = p.by_place != 0 ? static_cast<u32>(places[pair]) : pair / p.choices;
   const GPU_GLOBAL X* in = x + static_cast<u64>(row) * p.width;
-  for (u32 r = t.warp; r < update.rank; r += t.num_warps) {
-    const GPU_GLOBAL A* line = a + (static_cast<u64>(update.matrix) * p.max_rank + r) * p.width;
-    float sum = 0;
-    for (u32 i = t.lane; i < p.width; i += kWarpSize) sum += to_f32(in[i]) * to_f32(line[i]);
-    sum = warp_sum(t, sum);
+  const GPU_GLOBAL A* lines = a + static_cast<u64>(update.matrix) * p.max_rank * p.width;
+  const u32 step = p.rank_blocks * t.num_warps;
+  for (u32 r = t.block.y * t.num_warps + t.warp; r < update.rank; r += step) {
+    const float sum = warp_dot(t, in, lines + static_cast<u64>(r) * p.width, p.width);
     if (t.lane == 0) hidden[static_cast<u64>(pair) * p.hidden_stride + r] = sum;
   }
 }

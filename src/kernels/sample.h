@@ -63,7 +63,16 @@ GPU_FN void sum_drawn(Thread t, SampleWords words, SampleCut cut, float min_p, S
        segment += t.num_warps) {
     u64 own = 0;
     u32 near = near_groups(t, words, segment, cut.ranks.reach);
-    for (; near != 0; near = without_loaded(near)) {
+    const bool looks_at_all = is_dense(words, segment, near);
+    for (u32 i = 0; looks_at_all && i < kLaneWords; i += kDenseWords) {
+      const DenseWords loaded = load_dense(t, words, segment, i);
+      GPU_UNROLL
+      for (u32 j = 0; j < kDenseWords; ++j) {
+        const u32 id = segment * kSegmentWords + lane_word(t, i + j);
+        own += drawn_mass(words, ranked(loaded.logit[j], id), cut.boundary, min_p);
+      }
+    }
+    for (; !looks_at_all && near != 0; near = without_loaded(near)) {
       const NearWords loaded = load_near(t, words, segment, near);
       GPU_UNROLL
       for (u32 j = 0; j < kNearGroups; ++j) {

@@ -551,46 +551,72 @@ TEST_P(SixteenBit, ExpertsOfAnyNumberOfPlaces) {
 }
 
 TEST_P(SixteenBit, ExpertsAndAdapters) {
-  const std::int64_t rows = 37, dim = 40, inner = 24, num_experts = 5, k = 3;
-  std::vector<std::unique_ptr<const Matrix>> up, down;
-  for (std::uint64_t e = 0; e < num_experts; ++e) {
-    for (auto [list, m, n] : {std::tuple{&up, 2 * inner, dim}, std::tuple{&down, dim, inner}}) {
-      const Guarded w = Guarded::of(random16(m * n, 50 + e, 0.3f), {m, n});
-      list->push_back(
-          ops().pack({w.view(), {}}, e % 2 == 0 ? DType::kBf16 : DType::kF8E4M3).value());
+  const std::int64_t num_experts = 5, k = 3;
+  struct Case {
+    std::int64_t rows, dim, inner;
+    DType even, odd;  // what every other expert is stored as
+  };
+  for (const Case c :
+       {Case{37, 40, 24, DType::kBf16, DType::kF8E4M3}, Case{1, 64, 32, DType::kBf16, DType::kBf16},
+        Case{20, 96, 64, DType::kF8E4M3, DType::kF8E4M3},
+        Case{40, 64, 64, DType::kBf16, DType::kBf16}, Case{37, 64, 64, DType::kInt4, DType::kInt4},
+        Case{90, 96, 160, DType::kBf16, DType::kBf16},
+        Case{90, 192, 96, DType::kF8E4M3, DType::kF8E4M3},
+        Case{90, 64, 128, DType::kInt4, DType::kInt4}}) {
+    std::vector<std::unique_ptr<const Matrix>> up, down;
+    for (std::uint64_t e = 0; e < num_experts; ++e) {
+      for (auto [list, m, n] :
+           {std::tuple{&up, 2 * c.inner, c.dim}, std::tuple{&down, c.dim, c.inner}}) {
+        const Guarded w = Guarded::of(random16(m * n, 50 + e, 0.3f), {m, n});
+        list->push_back(ops().pack({w.view(), {}}, e % 2 == 0 ? c.even : c.odd).value());
+      }
     }
+    Ints experts;
+    for (std::int64_t i = 0; i < c.rows * k; ++i) {
+      experts.push_back(static_cast<std::int32_t>((i / k + i % k) % num_experts));
+    }
+    const Guarded chosen = Guarded::of(experts, {c.rows, k});
+    const Guarded weights = Guarded::of(random_floats(c.rows * k, 61), {c.rows, k});
+    // As in check_experts().
+    const bool f8 = c.even == DType::kF8E4M3 && c.odd == DType::kF8E4M3, many = c.rows > 64;
+    const double tolerance = f8 && many ? 4e-2 : (many ? 3 : 2) * kRounded;
+    const Floats x = f8 ? small_numbers(c.rows, c.dim, 62) : random16(c.rows * c.dim, 62);
+    const Floats before = random16(c.rows * c.dim, 63);
+    // The second half of the rows has none.
+    const Ints ranks = {4, 2}, slots = {1, 0, -1};
+    const auto rows = static_cast<std::int32_t>(c.rows);
+    const Ints query_start = {0, 1, (rows + 1) / 2, rows};
+    const auto adapter = [&](std::int64_t width, std::uint64_t seed) {
+      return Guarded::bf16_of(random_floats(2 * num_experts * 4 * width, seed, 0.2f),
+                              {2, num_experts, 4, width});
+    };
+    const Guarded up_a = adapter(c.dim, 71), up_b = adapter(2 * c.inner, 72);
+    const Guarded down_a = adapter(c.inner, 73), down_b = adapter(c.dim, 74);
+    const MoeLora lora{{up_a.view(), up_b.view(), ranks},
+                       {down_a.view(), down_b.view(), ranks},
+                       {query_start, slots}};
+    expect_equal_but_for_rounding(
+        [&](DType type) {
+          const Guarded y = tensor(type, before, {c.rows, c.dim});
+          ops().moe_mlp(stream(), tensor(type, x, {c.rows, c.dim}).view(), chosen.view(),
+                        weights.view(), up, down, &lora, y.view());
+          return y;
+        },
+        tolerance, std::to_string(c.rows) + " rows, experts of " + std::string(dtype_name(c.even)));
   }
-  Ints experts;
-  for (std::int64_t i = 0; i < rows * k; ++i) {
-    experts.push_back(static_cast<std::int32_t>((i / k + i % k) % num_experts));
-  }
-  const Guarded chosen = Guarded::of(experts, {rows, k});
-  const Guarded weights = Guarded::of(random_floats(rows * k, 61), {rows, k});
+}
+
+TEST_P(SixteenBit, Adapters) {
+  const std::int64_t rows = 37, dim = 40;
   const Floats x = random16(rows * dim, 62), before = random16(rows * dim, 63);
   const Ints ranks = {4, 2}, query_start = {0, 1, 20, 37}, slots = {1, 0, -1};
-  const auto adapter = [&](std::int64_t of, std::int64_t width, std::uint64_t seed) {
-    return Guarded::bf16_of(random_floats(2 * of * 4 * width, seed, 0.2f), {2, of, 4, width});
-  };
-  const Guarded up_a = adapter(num_experts, dim, 71), up_b = adapter(num_experts, 2 * inner, 72);
-  const Guarded down_a = adapter(num_experts, inner, 73), down_b = adapter(num_experts, dim, 74);
-  const MoeLora lora{{up_a.view(), up_b.view(), ranks},
-                     {down_a.view(), down_b.view(), ranks},
-                     {query_start, slots}};
-  expect_equal_but_for_rounding(
-      [&](DType type) {
-        const Guarded y = tensor(type, before, {rows, dim});
-        ops().moe_mlp(stream(), tensor(type, x, {rows, dim}).view(), chosen.view(), weights.view(),
-                      up, down, &lora, y.view());
-        return y;
-      },
-      kRounded, "moe_mlp");
-  const Guarded a = adapter(1, dim, 75), b = adapter(1, dim, 76);
-  const TensorView a_view = a.view().reshaped({2, 4, dim}), b_view = b.view().reshaped({2, 4, dim});
+  const Guarded a = Guarded::bf16_of(random_floats(2 * 4 * dim, 75, 0.2f), {2, 4, dim});
+  const Guarded b = Guarded::bf16_of(random_floats(2 * 4 * dim, 76, 0.2f), {2, 4, dim});
   expect_equal_but_for_rounding(
       [&](DType type) {
         const Guarded y = tensor(type, before, {rows, dim});
         ops().lora(stream(), {.x = tensor(type, x, {rows, dim}).view(),
-                              .weights = {a_view, b_view, ranks},
+                              .weights = {a.view(), b.view(), ranks},
                               .batch = {query_start, slots},
                               .y = y.view()});
         return y;

@@ -58,12 +58,17 @@ class CudaOps final : public portable::PortableOps {
         options_(options),
         operand_(device),
         expert_memory_(device),
+        up_adapters_(device),
+        down_adapters_(device),
         widened_(device) {}
 
   bool is_native(const LinearArgs& args) const;
   std::optional<StreamedLinear> as_streamed(const LinearArgs& args) const;
   void run_streamed(CudaStream& stream, const StreamedProducts& products,
                     std::initializer_list<TensorView> written);
+  void add_adapters(CudaStream& stream, const LoraWeights& weights, const LoraTables& tables,
+                    TensorView experts, const void* places, bool x_by_place, TensorView x,
+                    TensorView y);
   std::optional<StreamedTerm> beside_experts(const RoutedExpertsArgs& args, WeightType type,
                                              std::int64_t inner) const;
   std::optional<NewRows> as_new_rows(const CachedAttentionArgs& args) const;
@@ -87,6 +92,8 @@ class CudaOps final : public portable::PortableOps {
   std::unique_ptr<const HopperExperts> hopper_experts_;      // the same
   portable::GrowingBuffer operand_;  // of the product at hand, in another type
   portable::GrowingBuffer expert_memory_;
+  portable::DeviceTable up_adapters_;  // which rows take which
+  portable::DeviceTable down_adapters_;
   WidenedPrompts widened_;
 };
 

@@ -55,10 +55,11 @@ struct ExpertMemory {
   std::size_t offsets;       // [experts + 1]
   std::size_t places;        // [pairs]
   std::size_t row_of_place;  // [pairs]
+  std::size_t added;         // [pairs, 2 inner] f32; nothing unless rows have adapters
   std::size_t size;
 };
 ExpertMemory lay_out(std::int64_t rows, std::int64_t k, std::int64_t dim, std::int64_t inner,
-                     std::int64_t num_experts, bool in_8_bits) {
+                     std::int64_t num_experts, bool in_8_bits, bool has_adapters) {
   ExpertMemory memory{};
   const auto reserve = [&](std::int64_t bytes) {
     const std::size_t at = memory.size;
@@ -73,6 +74,7 @@ ExpertMemory lay_out(std::int64_t rows, std::int64_t k, std::int64_t dim, std::i
   memory.offsets = reserve((num_experts + 1) * 4);
   memory.places = reserve(pairs * 4);
   memory.row_of_place = reserve(pairs * 4);
+  memory.added = reserve(has_adapters ? pairs * 2 * inner * 4 : 0);
   return memory;
 }
 
@@ -104,12 +106,27 @@ CombinedExperts combined_in(std::byte* memory, const ExpertMemory& at, TensorVie
 
 }  // namespace
 
+// What the rows' adapters make of x, added to y, which lies by places.
+void CudaOps::add_adapters(CudaStream& stream, const LoraWeights& weights, const LoraTables& tables,
+                           TensorView experts, const void* places, bool x_by_place, TensorView x,
+                           TensorView y) {
+  run_lora(stream, weights, tables,
+           {.x = x,
+            .num_pairs = experts.num_elements(),
+            .choices = experts.shape.back(),
+            .num_experts = weights.a.shape[1],
+            .experts = experts.data,
+            .places = places,
+            .x_by_place = x_by_place,
+            .y_by_place = true,
+            .y = y});
+}
+
 void CudaOps::moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorView weights,
                       Experts up, Experts down, const MoeLora* lora, TensorView y) {
   const std::int64_t rows = x.shape[0], dim = x.shape.back(), k = experts.shape.back();
-  if (options_.batch_invariant || lora != nullptr || x.dtype != DType::kBf16 ||
-      y.dtype != DType::kBf16 || rows == 0 || up.empty() || up.size() != down.size() ||
-      k > kMostNativeChoices || !can_run(up, down)) {
+  if (options_.batch_invariant || x.dtype != DType::kBf16 || y.dtype != DType::kBf16 || rows == 0 ||
+      up.empty() || up.size() != down.size() || k > kMostNativeChoices || !can_run(up, down)) {
     return PortableOps::moe_mlp(stream, x, experts, weights, up, down, lora, y);
   }
   FOVEA_CHECK(up[0]->cols() == dim && experts.num_elements() == rows * k &&
@@ -118,12 +135,18 @@ void CudaOps::moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorVi
               y.shape.to_string());
   const std::int64_t inner = down[0]->cols(), pairs = rows * k;
   const auto num_experts = static_cast<std::int64_t>(up.size());
-  const bool on_hopper = rows > kMostStreamedExpertRows && hopper_experts_ != nullptr &&
+  LoraTables up_adapters{}, down_adapters{};
+  if (lora != nullptr) {
+    up_adapters = put_lora_tables(stream, up_adapters_, lora->up, lora->batch, rows, 0, rows);
+    down_adapters = put_lora_tables(stream, down_adapters_, lora->down, lora->batch, rows, 0, rows);
+  }
+  const bool adds_up = up_adapters.largest_rank > 0, adds_down = down_adapters.largest_rank > 0;
+  const bool on_hopper = rows > kMostStreamedExpertRows && hopper_experts_ != nullptr && !adds_up &&
                          num_experts <= HopperExperts::kMostExperts &&
                          common_storage(up) == common_storage(down);
   const bool in_8_bits =
       on_hopper && common_storage(up) == DType::kF8E4M3 && can_quantise(dim) && can_quantise(inner);
-  const ExpertMemory at = lay_out(rows, k, dim, inner, num_experts, in_8_bits);
+  const ExpertMemory at = lay_out(rows, k, dim, inner, num_experts, in_8_bits, adds_up);
   std::byte* memory = expert_memory_.get(launcher_, stream, at.size);
   auto& cuda_stream = static_cast<CudaStream&>(stream);
   if (memory == nullptr ||
@@ -155,6 +178,13 @@ void CudaOps::moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorVi
                                            : tiled_experts(product, is_up, on);
   };
   put_experts(up, product);
+  if (adds_up) {
+    const TensorView added{DType::kF32, {pairs, 2 * inner}, memory + at.added};
+    cuda_stream.check(cudaMemsetAsync(added.data, 0, added.size_bytes(), cuda_stream.handle()),
+                      "clearing what adapters add");
+    add_adapters(cuda_stream, lora->up, up_adapters, experts, memory + at.places, false, x, added);
+    product.added = added.as<float>();
+  }
   put_x(x.data, rows, dim);
   product.y = memory + at.gated;
   cuda_stream.check(multiply(true), "experts, up");
@@ -162,6 +192,11 @@ void CudaOps::moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorVi
   put_x(memory + at.gated, pairs, inner);
   product.y = memory + at.results;
   cuda_stream.check(multiply(false), "experts, down");
+  if (adds_down) {
+    add_adapters(cuda_stream, lora->down, down_adapters, experts, memory + at.places, true,
+                 {DType::kBf16, {pairs, inner}, memory + at.gated},
+                 {takes_hopper ? DType::kBf16 : DType::kF32, {pairs, dim}, memory + at.results});
+  }
   if (takes_hopper) {
     cuda_stream.check(
         combine_experts(combined_in(memory, at, weights, y), cuda_stream.for_kernels()),

@@ -1,6 +1,8 @@
 #pragma once
 
-// What both kernels for routed experts share. For .cu files.
+// What kernels for routed experts share. For .cu files.
+
+#include <cstddef>
 
 #include "backend/cuda/native_kernels.h"
 #include "kernels/common.h"
@@ -10,6 +12,11 @@ namespace fovea::cuda {
 /// gelu_erf(h) * (g + 1)
 __device__ __forceinline__ float gated(float h, float g) {
   return kernels::gelu_erf(h) * (g + 1.0f);
+}
+
+/// Output n of an up product at a place, with what adapters add to it.
+__device__ __forceinline__ float with_added(const ExpertProduct& p, float value, int place, int n) {
+  return p.added == nullptr ? value : value + p.added[static_cast<std::size_t>(place) * p.n + n];
 }
 
 /// The sum of `value` over this lane of a warp and those in front of it.

@@ -102,8 +102,8 @@ cudaError_t streamed_sum(const StreamedSum& args, KernelStream stream);
 
 /// One of the two products of routed experts, for all experts at once. Places are (row, choice)
 /// pairs sorted by expert, as kernels/moe.h sorts them; of a single row they are its choices.
-///   up:   y[place] = gelu_erf(h) * (g + 1), [h | g] = weights[expert] . x[row_of_place[place]];
-///         bf16; of a single row times what it counts
+///   up:   y[place] = gelu_erf(h) * (g + 1), [h | g] = weights[expert] . x[row_of_place[place]] +
+///         added[place]; bf16; of a single row times what it counts
 ///   down: y[place] = weights[expert] . x[place], f32; of a single row y += the sum of these and
 ///         `beside`, bf16
 /// A single row chooses its experts in each of the kernels, as kernels::moe_route does.
@@ -115,6 +115,8 @@ struct ExpertProduct {
   const float* router;               ///< [num_experts], of a single row: its logits
   const std::int32_t* offsets;       ///< [num_experts + 1]: each expert's first place
   const std::int32_t* row_of_place;  ///< [num_pairs]
+  const float* added;                ///< [num_pairs, n], of up: what adapters add; or null, as of
+                                     ///< HopperExperts
   void* y;
   int num_rows, num_pairs, num_experts;
   int n, k;  ///< of each weight; of up, n is 2 inner

@@ -105,7 +105,8 @@ class ExpertItems {
       if constexpr (kUp) {
         float gate = sums.total(r + 8, t);
         if (scale != nullptr) gate *= scale[outputs() + n];
-        value = gated(value, gate);
+        value = gated(with_added(p_, value, of.begin + t, n),
+                      with_added(p_, gate, of.begin + t, outputs() + n));
         // A single row's results are summed up as they come: its weights go in here.
         if (p_.router != nullptr) value *= places_.counts[of.begin];
         static_cast<__nv_bfloat16*>(p_.y)[at] = __float2bfloat16_rn(value);

@@ -261,11 +261,16 @@ __global__ void __launch_bounds__(kTileThreads, 2) tile_experts(ExpertProduct p)
         if (n >= num_columns) continue;
         const std::size_t at = static_cast<std::size_t>(place) * num_columns + n;
         if constexpr (kUp) {
-          const float* h = sums[i][j] + half * 2;
-          const float* g = sums[i][j + 1] + half * 2;
+          float made[2];
+#pragma unroll
+          for (int e = 0; e < 2; ++e) {
+            const float h = scaled(sums[i][j][half * 2 + e], n + e);
+            const float g = scaled(sums[i][j + 1][half * 2 + e], num_columns + n + e);
+            made[e] =
+                gated(with_added(p, h, place, n + e), with_added(p, g, place, num_columns + n + e));
+          }
           *reinterpret_cast<unsigned*>(static_cast<__nv_bfloat16*>(p.y) + at) =
-              pair_of(gated(scaled(h[0], n), scaled(g[0], num_columns + n)),
-                      gated(scaled(h[1], n + 1), scaled(g[1], num_columns + n + 1)));
+              pair_of(made[0], made[1]);
         } else {
           *reinterpret_cast<float2*>(static_cast<float*>(p.y) + at) = {
               scaled(sums[i][j][half * 2], n), scaled(sums[i][j][half * 2 + 1], n + 1)};

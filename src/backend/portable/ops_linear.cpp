@@ -190,15 +190,18 @@ void PortableOps::run_lora(Stream& stream, const LoraWeights& weights, const Lor
       is_f32 ? pick(call.y.dtype, KernelId::lora_expand_f32_f32, KernelId::lora_expand_bf16_f32)
              : pick(call.y.dtype, KernelId::lora_expand_f32_bf16, KernelId::lora_expand_bf16_bf16);
   const std::uint32_t pairs = narrow(call.num_pairs);
+  // Of few pairs each warp has one rank; many fill a device as they are.
+  constexpr std::uint32_t kFewPairs = 1024, kWarps = kThreads / kernels::kWarpSize;
+  const std::uint32_t rank_blocks = pairs > kFewPairs ? 1 : ceil_div(narrow(stride), kWarps);
   kernels::LoraParams params{narrow(call.x.shape.back()),
                              narrow(weights.a.shape[weights.a.shape.rank() - 2]),
                              narrow(call.choices),
                              narrow(call.num_experts),
                              narrow(stride),
                              call.x_by_place ? 1u : 0u,
-                             0,
+                             rank_blocks,
                              0};
-  launch(stream, shrink, {pairs}, kThreads, 0, params,
+  launch(stream, shrink, {pairs, rank_blocks}, kThreads, 0, params,
          {call.x.data, weights.a.data, tables.row_slots, tables.ranks, call.experts, call.places,
           hidden});
   params.width = narrow(call.y.shape.back());

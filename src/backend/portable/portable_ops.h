@@ -93,20 +93,13 @@ class PortableOps : public Ops {
                                        int most_decoded,
                                        std::span<const std::int32_t> other_pages = {});
 
-  /// The stream of pack().
-  Result<Stream*> load_stream();
-
-  Device& device_;
-  Launcher& launcher_;
-
- private:
-  // Which adapters the rows of a call take, on the device.
+  /// Which adapters the rows of a call take, on the device.
   struct LoraTables {
     const std::byte* row_slots;
     const std::byte* ranks;
-    std::int32_t largest_rank;  // 0: no row has an adapter
+    std::int32_t largest_rank;  ///< 0: no row has an adapter
   };
-  // What one lora update of a call reads and writes; see kernels/lora.h.
+  /// What one lora update of a call reads and writes; see kernels/lora.h.
   struct LoraCall {
     TensorView x;
     std::int64_t num_pairs, choices, num_experts;
@@ -115,6 +108,21 @@ class PortableOps : public Ops {
     bool x_by_place, y_by_place;
     TensorView y;
   };
+  /// Of the rows [first_row, first_row + count) of a batch of num_rows.
+  LoraTables put_lora_tables(Stream& stream, DeviceTable& table, const LoraWeights& weights,
+                             const LoraBatch& batch, std::int64_t num_rows, std::int64_t first_row,
+                             std::int64_t count);
+  /// Adds to call.y what adapters make of call.x.
+  void run_lora(Stream& stream, const LoraWeights& weights, const LoraTables& tables,
+                const LoraCall& call);
+
+  /// The stream of pack().
+  Result<Stream*> load_stream();
+
+  Device& device_;
+  Launcher& launcher_;
+
+ private:
   struct ExpertCall;
   struct ExpertWorkspace;
   struct ExpertsProduct;
@@ -122,11 +130,6 @@ class PortableOps : public Ops {
   void launch_bytes(Stream& stream, kernels::KernelId kernel, Grid grid, std::uint32_t threads,
                     std::size_t shared_bytes, std::span<const std::byte> params,
                     std::initializer_list<const void*> buffers);
-  LoraTables put_lora_tables(Stream& stream, DeviceTable& table, const LoraWeights& weights,
-                             const LoraBatch& batch, std::int64_t num_rows, std::int64_t first_row,
-                             std::int64_t count);
-  void run_lora(Stream& stream, const LoraWeights& weights, const LoraTables& tables,
-                const LoraCall& call);
   // Nothing when memory ran out.
   std::optional<ExpertWorkspace> expert_workspace(Stream& stream, const ExpertCall& call);
   // One product of every expert, and what the rows' adapters add to it.

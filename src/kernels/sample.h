@@ -47,6 +47,15 @@ GPU_FN u32 drawn_mass(SampleWords words, u64 rank, u64 boundary, float min_p) {
   return rank < boundary ? 0 : drawn_mass(distance(words, number_of(rank)), min_p);
 }
 
+// Words from a rank up count.
+struct FromBoundary {
+  u64 boundary;
+  float min_p;
+};
+GPU_FN u32 mass_of(FromBoundary from, SampleWords words, float logit, u32 id, SampleScratch) {
+  return drawn_mass(words, ranked(logit, id), from.boundary, from.min_p);
+}
+
 // What each segment counts in the draw, of the words that the cuts leave.
 GPU_FN void sum_drawn(Thread t, SampleWords words, SampleCut cut, float min_p, SampleScratch s) {
   const u32 num_threads = t.num_warps * kWarpSize;
@@ -59,32 +68,11 @@ GPU_FN void sum_drawn(Thread t, SampleWords words, SampleCut cut, float min_p, S
     const u32 segment = place_of(cut.ranks.list[i]) / kSegmentWords;
     if (mass > 0) atomic_add_mass(s.segment_low + segment, s.segment_high + segment, mass);
   }
-  for (u32 segment = t.warp; cut.ranks.count == 0 && segment < words.num_segments;
-       segment += t.num_warps) {
-    u64 own = 0;
-    u32 near = near_groups(t, words, segment, cut.ranks.reach);
-    const bool looks_at_all = is_dense(words, segment, near);
-    for (u32 i = 0; looks_at_all && i < kLaneWords; i += kDenseWords) {
-      const DenseWords loaded = load_dense(t, words, segment, i);
-      GPU_UNROLL
-      for (u32 j = 0; j < kDenseWords; ++j) {
-        const u32 id = segment * kSegmentWords + lane_word(t, i + j);
-        own += drawn_mass(words, ranked(loaded.logit[j], id), cut.boundary, min_p);
-      }
-    }
-    for (; !looks_at_all && near != 0; near = without_loaded(near)) {
-      const NearWords loaded = load_near(t, words, segment, near);
-      GPU_UNROLL
-      for (u32 j = 0; j < kNearGroups; ++j) {
-        own += drawn_mass(words, ranked(loaded.logit[j], loaded.id[j]), cut.boundary, min_p);
-      }
-    }
-    own = warp_sum(t, own);
-    if (t.lane == 0) {
-      s.segment_low[segment] = static_cast<u32>(own);
-      s.segment_high[segment] = static_cast<u32>(own >> 32);
-    }
-  }
+  if (cut.ranks.count > 0) return;
+  FromBoundary from;
+  from.boundary = cut.boundary;
+  from.min_p = min_p;
+  sum_segments(t, words, cut.ranks.reach, from, s);
 }
 // The same of all words: as sample_scan summed them.
 GPU_FN void sum_drawn(Thread t, SampleWords words, const GPU_GLOBAL SampleSegment* segments,

@@ -391,53 +391,27 @@ GPU_FN u32 drawn_mass(float away, float min_p) {
   return mass < min_p ? 0 : whole_mass(mass);
 }
 
-// Where a bucket begins and ends on the ruler.
-struct SampleMarks {
-  float begin, end;
-};
-GPU_FN SampleMarks marks_of(u32 bucket) {
-  SampleMarks marks;
-  marks.begin = kMarkOfFirst + static_cast<float>(bucket);
-  marks.end = bucket + 1 < kSampleBuckets ? marks.begin + 1.0f : as_f32(0x7f800000u);
-  return marks;
-}
-
-// What a word in front of the bucket counts in the draw; one of the bucket itself is listed.
-GPU_FN u32 split_word(SampleWords words, SampleRuler ruler, SampleMarks marks, float min_p,
-                      float logit, u32 id, SampleScratch s) {
-  const float away = distance(words, logit), mark = mark_of(ruler, away);
-  const u32 mass = mark < marks.begin ? drawn_mass(away, min_p) : 0;
-  if (mark >= marks.begin && mark < marks.end && away <= ruler.reach) {
-    add_to_bucket_list(ranked(logit, id), s);
-  }
-  return mass;
-}
-
-/// The same from all words near enough, in the one look at them that there has to be: what the
-/// words in front of the bucket count in the draw is summed, segment by segment.
-GPU_FN u32 split_at_bucket(Thread t, SampleWords words, SampleRuler ruler, u32 bucket, float min_p,
-                           SampleScratch s) {
-  block_sync(t);
-  if (t.index == 0) *s.counter = 0;
-  block_sync(t);
-  const SampleMarks marks = marks_of(bucket);
+/// Sums what the words near enough count in the draw, segment by segment: mass_of(look, ...) of
+/// each, which may do more with it. Words that are further may be looked at as well.
+template <class Look>
+GPU_FN void sum_segments(Thread t, SampleWords words, float reach, Look look, SampleScratch s) {
   for (u32 segment = t.warp; segment < words.num_segments; segment += t.num_warps) {
     u64 own = 0;
-    u32 near = near_groups(t, words, segment, ruler.reach);
+    u32 near = near_groups(t, words, segment, reach);
     const bool looks_at_all = is_dense(words, segment, near);
     for (u32 i = 0; looks_at_all && i < kLaneWords; i += kDenseWords) {
       const DenseWords loaded = load_dense(t, words, segment, i);
       GPU_UNROLL
       for (u32 j = 0; j < kDenseWords; ++j) {
         const u32 id = segment * kSegmentWords + lane_word(t, i + j);
-        own += split_word(words, ruler, marks, min_p, loaded.logit[j], id, s);
+        own += mass_of(look, words, loaded.logit[j], id, s);
       }
     }
     for (; !looks_at_all && near != 0; near = without_loaded(near)) {
       const NearWords loaded = load_near(t, words, segment, near);
       GPU_UNROLL
       for (u32 j = 0; j < kNearGroups; ++j) {
-        own += split_word(words, ruler, marks, min_p, loaded.logit[j], loaded.id[j], s);
+        own += mass_of(look, words, loaded.logit[j], loaded.id[j], s);
       }
     }
     own = warp_sum(t, own);
@@ -446,6 +420,36 @@ GPU_FN u32 split_at_bucket(Thread t, SampleWords words, SampleRuler ruler, u32 b
       s.segment_high[segment] = static_cast<u32>(own >> 32);
     }
   }
+}
+
+/// Words in front of a bucket count, those of the bucket itself are listed.
+struct SplitAtBucket {
+  SampleRuler ruler;
+  float begin, end;  // of the bucket, as mark_of() has it
+  float min_p;
+};
+GPU_FN u32 mass_of(SplitAtBucket split, SampleWords words, float logit, u32 id, SampleScratch s) {
+  const float away = distance(words, logit), mark = mark_of(split.ruler, away);
+  const u32 mass = mark < split.begin ? drawn_mass(away, split.min_p) : 0;
+  if (mark >= split.begin && mark < split.end && away <= split.ruler.reach) {
+    add_to_bucket_list(ranked(logit, id), s);
+  }
+  return mass;
+}
+
+/// As collect_bucket(), from all words near enough, in the one look at them that there has to be:
+/// what the words in front of the bucket count in the draw is summed.
+GPU_FN u32 split_at_bucket(Thread t, SampleWords words, SampleRuler ruler, u32 bucket, float min_p,
+                           SampleScratch s) {
+  block_sync(t);
+  if (t.index == 0) *s.counter = 0;
+  block_sync(t);
+  SplitAtBucket split;
+  split.ruler = ruler;
+  split.begin = kMarkOfFirst + static_cast<float>(bucket);
+  split.end = bucket + 1 < kSampleBuckets ? split.begin + 1.0f : as_f32(0x7f800000u);
+  split.min_p = min_p;
+  sum_segments(t, words, ruler.reach, split, s);
   block_sync(t);
   return *s.counter;
 }

@@ -66,9 +66,6 @@ class CudaOps final : public portable::PortableOps {
   std::optional<StreamedLinear> as_streamed(const LinearArgs& args) const;
   void run_streamed(CudaStream& stream, const StreamedProducts& products,
                     std::initializer_list<TensorView> written);
-  void add_adapters(CudaStream& stream, const LoraWeights& weights, const LoraTables& tables,
-                    TensorView experts, const void* places, bool x_by_place, TensorView x,
-                    TensorView y);
   std::optional<StreamedTerm> beside_experts(const RoutedExpertsArgs& args, WeightType type,
                                              std::int64_t inner) const;
   std::optional<NewRows> as_new_rows(const CachedAttentionArgs& args) const;

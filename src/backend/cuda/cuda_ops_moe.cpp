@@ -106,22 +106,6 @@ CombinedExperts combined_in(std::byte* memory, const ExpertMemory& at, TensorVie
 
 }  // namespace
 
-// What the rows' adapters make of x, added to y, which lies by places.
-void CudaOps::add_adapters(CudaStream& stream, const LoraWeights& weights, const LoraTables& tables,
-                           TensorView experts, const void* places, bool x_by_place, TensorView x,
-                           TensorView y) {
-  run_lora(stream, weights, tables,
-           {.x = x,
-            .num_pairs = experts.num_elements(),
-            .choices = experts.shape.back(),
-            .num_experts = weights.a.shape[1],
-            .experts = experts.data,
-            .places = places,
-            .x_by_place = x_by_place,
-            .y_by_place = true,
-            .y = y});
-}
-
 void CudaOps::moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorView weights,
                       Experts up, Experts down, const MoeLora* lora, TensorView y) {
   const std::int64_t rows = x.shape[0], dim = x.shape.back(), k = experts.shape.back();
@@ -182,7 +166,7 @@ void CudaOps::moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorVi
     const TensorView added{DType::kF32, {pairs, 2 * inner}, memory + at.added};
     cuda_stream.check(cudaMemsetAsync(added.data, 0, added.size_bytes(), cuda_stream.handle()),
                       "clearing what adapters add");
-    add_adapters(cuda_stream, lora->up, up_adapters, experts, memory + at.places, false, x, added);
+    run_expert_lora(stream, lora->up, up_adapters, experts, memory + at.places, false, x, added);
     product.added = added.as<float>();
   }
   put_x(x.data, rows, dim);
@@ -193,9 +177,9 @@ void CudaOps::moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorVi
   product.y = memory + at.results;
   cuda_stream.check(multiply(false), "experts, down");
   if (adds_down) {
-    add_adapters(cuda_stream, lora->down, down_adapters, experts, memory + at.places, true,
-                 {DType::kBf16, {pairs, inner}, memory + at.gated},
-                 {takes_hopper ? DType::kBf16 : DType::kF32, {pairs, dim}, memory + at.results});
+    run_expert_lora(stream, lora->down, down_adapters, experts, memory + at.places, true,
+                    {DType::kBf16, {pairs, inner}, memory + at.gated},
+                    {takes_hopper ? DType::kBf16 : DType::kF32, {pairs, dim}, memory + at.results});
   }
   if (takes_hopper) {
     cuda_stream.check(

@@ -32,8 +32,8 @@ inline cudaError_t launch_behind(const void* kernel, dim3 grid, unsigned threads
   return cudaLaunchKernelExC(&config, kernel, arguments);
 }
 
-/// The same for a kernel with one argument, which may want more scratch than kernels get unasked:
-/// 48 KB, of which it may have some declared itself.
+/// The same for a kernel with one argument, which may want more scratch than kernels get unasked.
+/// These are 48 KB, of which a kernel may have declared up to 16 itself.
 template <class Params>
 cudaError_t launch_behind(void (*kernel)(Params), dim3 grid, unsigned threads, KernelStream stream,
                           Params params, int shared_bytes = 0, unsigned cluster = 1) {

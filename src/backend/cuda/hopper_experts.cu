@@ -1,8 +1,8 @@
 #include <cuda.h>
 
+#include "backend/cuda/device_room.h"
 #include "backend/cuda/expert_places.h"
 #include "backend/cuda/hopper_experts.h"
-#include "backend/cuda/stream_shape.h"
 #include "backend/cuda/tensor_core.h"
 #include "backend/cuda/tensor_maps.h"
 #include "backend/cuda/weight_stream.h"

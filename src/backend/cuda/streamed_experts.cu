@@ -1,6 +1,7 @@
 #include <cstddef>
 #include <type_traits>
 
+#include "backend/cuda/device_room.h"
 #include "backend/cuda/expert_places.h"
 #include "backend/cuda/native_kernels.h"
 #include "backend/cuda/stream_shape.h"

@@ -1,7 +1,7 @@
 #include <type_traits>
 
+#include "backend/cuda/device_room.h"
 #include "backend/cuda/native_kernels.h"
-#include "backend/cuda/stream_shape.h"
 #include "backend/cuda/weight_stream.h"
 #include "kernels/common.h"
 #include "kernels/cuda_dependent.h"

@@ -1,8 +1,8 @@
 #include <type_traits>
 
+#include "backend/cuda/device_room.h"
 #include "backend/cuda/expert_places.h"
 #include "backend/cuda/native_kernels.h"
-#include "backend/cuda/stream_shape.h"
 #include "backend/cuda/weight_stream.h"
 #include "kernels/cuda_dependent.h"
 

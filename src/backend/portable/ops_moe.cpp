@@ -107,6 +107,21 @@ std::optional<PortableOps::ExpertWorkspace> PortableOps::expert_workspace(Stream
                          .row_table = places + pairs * 4};
 }
 
+void PortableOps::run_expert_lora(Stream& stream, const LoraWeights& weights,
+                                  const LoraTables& tables, TensorView experts, const void* places,
+                                  bool x_by_place, TensorView x, TensorView y) {
+  run_lora(stream, weights, tables,
+           {.x = x,
+            .num_pairs = experts.num_elements(),
+            .choices = experts.shape.back(),
+            .num_experts = weights.a.shape.rank() == 4 ? weights.a.shape[1] : 1,
+            .experts = experts.data,
+            .places = places,
+            .x_by_place = x_by_place,
+            .y_by_place = true,
+            .y = y});
+}
+
 void PortableOps::multiply_experts(Stream& stream, const ExpertCall& call,
                                    const ExpertWorkspace& work, const ExpertsProduct& product) {
   const std::int64_t rows = call.x.shape[0];
@@ -128,16 +143,8 @@ void PortableOps::multiply_experts(Stream& stream, const ExpertCall& call,
            {product.x.data, weight.data, scale.data, work.offsets, work.row_table, product.y.data});
   }
   if (product.lora == nullptr) return;
-  run_lora(stream, *product.lora, product.lora_tables,
-           {.x = product.x,
-            .num_pairs = call.experts.num_elements(),
-            .choices = call.experts.shape.back(),
-            .num_experts = static_cast<std::int64_t>(product.matrices.size()),
-            .experts = call.experts.data,
-            .places = work.places,
-            .x_by_place = product.x_by_place,
-            .y_by_place = true,
-            .y = product.y});
+  run_expert_lora(stream, *product.lora, product.lora_tables, call.experts, work.places,
+                  product.x_by_place, product.x, product.y);
 }
 
 void PortableOps::run_experts(Stream& stream, const ExpertCall& call) {

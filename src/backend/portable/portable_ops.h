@@ -115,6 +115,10 @@ class PortableOps : public Ops {
   /// Adds to call.y what adapters make of call.x.
   void run_lora(Stream& stream, const LoraWeights& weights, const LoraTables& tables,
                 const LoraCall& call);
+  /// The same for the experts [T, k] of each row. y lies by `places` [T * k]; x_by_place: x too.
+  void run_expert_lora(Stream& stream, const LoraWeights& weights, const LoraTables& tables,
+                       TensorView experts, const void* places, bool x_by_place, TensorView x,
+                       TensorView y);
 
   /// The stream of pack().
   Result<Stream*> load_stream();

@@ -67,7 +67,8 @@ void engine_step(benchmark::State& state) {
        .eos = TokenId{0},
        .vocab_size = 100,
        .max_context = 400,
-       .page_size = 16},
+       .page_size = 16,
+       .crops = {}},
       [](const Request&) -> Result<std::unique_ptr<SkillState>> {
         return std::unique_ptr<SkillState>(std::make_unique<Counting>());
       },

@@ -11,4 +11,3 @@
 #include "pictures.h"
 #include "rows.h"
 #include "sample.h"
-#include "sample_scan.h"

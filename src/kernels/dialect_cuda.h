@@ -50,6 +50,10 @@ GPU_FN Float4 load_4(const float* from) {
   return {{loaded.x, loaded.y, loaded.z, loaded.w}};
 }
 
+GPU_FN void store_4(float* to, Float4 x) {
+  *reinterpret_cast<float4*>(to) = make_float4(x.value[0], x.value[1], x.value[2], x.value[3]);
+}
+
 GPU_FN float to_f32(bf16 x) { return as_f32(static_cast<u32>(x.bits) << 16); }
 template <class T>
 GPU_FN T from_f32(float x);
@@ -86,6 +90,37 @@ GPU_FN u32 mul_hi(u32 a, u32 b) { return __umulhi(a, b); }
 
 GPU_FN void block_sync(const Thread&) { __syncthreads(); }
 GPU_FN void warp_sync(const Thread&) { __syncwarp(); }
+
+GPU_FN void cluster_sync(const Thread&) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#else
+  __syncthreads();
+#endif
+}
+#if __CUDA_ARCH__ >= 900
+GPU_FN u32 peer_address(const void* own, u32 peer) {
+  u32 address;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;"
+      : "=r"(address)
+      : "r"(static_cast<u32>(__cvta_generic_to_shared(own))), "r"(peer));
+  return address;
+}
+GPU_FN void store_to_peer(const Thread&, u32* place, u32 value, u32 peer) {
+  asm volatile("st.shared::cluster.u32 [%0], %1;" ::"r"(peer_address(place, peer)), "r"(value)
+               : "memory");
+}
+GPU_FN void store_to_peer(const Thread&, u64* place, u64 value, u32 peer) {
+  asm volatile("st.shared::cluster.u64 [%0], %1;" ::"r"(peer_address(place, peer)), "l"(value)
+               : "memory");
+}
+#else
+template <class T>
+GPU_FN void store_to_peer(const Thread&, T* place, T value, u32) {
+  *place = value;
+}
+#endif
 
 template <class T>
 GPU_FN T shuffle(const Thread&, T value, u32 source) {

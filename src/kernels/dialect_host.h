@@ -66,6 +66,8 @@ inline Float4 load_4(const float* from) {
   return loaded;
 }
 
+inline void store_4(float* to, Float4 x) { std::memcpy(to, &x, sizeof x); }
+
 inline float to_f32(bf16 x) { return as_f32(u32{x.bits} << 16); }
 template <class T>
 T from_f32(float x);
@@ -104,7 +106,14 @@ inline u32 mul_hi(u32 a, u32 b) { return static_cast<u32>((u64{a} * b) >> 32); }
 
 /// All threads of the block, in uniform control flow. Orders shared memory.
 inline void block_sync(const Thread& t) { t.fibers->block_barrier(t.index); }
-/// The same, and orders what the block wrote to global memory.
+/// All threads of all blocks of the cluster; orders their shared memory. Here it has one block.
+inline void cluster_sync(const Thread& t) { block_sync(t); }
+/// Stores to where block `peer` of the cluster, which has reached a cluster_sync() before, has what
+/// this block has at `place`. It is there behind the next one.
+template <class T>
+void store_to_peer(const Thread&, T* place, T value, u32) {
+  *place = value;
+}
 /// All threads of the warp.
 inline void warp_sync(const Thread& t) { t.fibers->warp_barrier(t.index); }
 

@@ -1,8 +1,9 @@
 #pragma once
 
-// The sampler's last kernel: the draw, the log-prob and the likeliest words, a block for each row.
+// The sampler: changes of logits, cuts, the draw, its log-prob and the likeliest words, in one
+// kernel.
 
-#include "sample_select.h"
+#include "sample_cut.h"
 
 namespace fovea {
 namespace kernels {
@@ -26,7 +27,7 @@ GPU_FN u64 random_bits(const GPU_GLOBAL SampleRow* row) {
 
 // The lowest id that the masks allow; 0 when there is none.
 GPU_FN u32 lowest_allowed(Thread t, const GPU_GLOBAL SampleRow* row, u32 vocab,
-                          const GPU_GLOBAL i32* mask_ids, GPU_SHARED u64* sums) {
+                          const GPU_GLOBAL i32* mask_ids, GPU_SHARED u64* of_warps) {
   const u32 count = row->allowed_count > 0 ? row->allowed_count : vocab;
   u64 best = 0;
   for (u32 i = t.index; i < count; i += t.num_warps * kWarpSize) {
@@ -38,71 +39,87 @@ GPU_FN u32 lowest_allowed(Thread t, const GPU_GLOBAL SampleRow* row, u32 vocab,
     const u64 rank = 0xffffffffu - id;
     if (is_allowed && rank > best) best = rank;
   }
-  best = block_max(t, best, sums);
+  best = block_max(t, best, of_warps);
   return best == 0 ? 0 : place_of(best);
 }
 
-// What a word counts in the draw.
-GPU_FN u32 drawn_mass(SampleWords words, u64 rank, u64 boundary, float min_p) {
-  return rank < boundary ? 0 : drawn_mass(distance(words, number_of(rank)), min_p);
-}
+// ---- the draw
 
-// Words from a rank up count.
-struct FromBoundary {
-  u64 boundary;
+/// The words that may be drawn.
+struct SampleDraw {
+  SampleMeasure measure;
+  SampleFloor floor;
   float min_p;
 };
-GPU_FN u32 mass_of(FromBoundary from, SampleWords words, float logit, u32 id, SampleScratch) {
-  return drawn_mass(words, ranked(logit, id), from.boundary, from.min_p);
+GPU_FN u32 mass_of(SampleDraw draw, float logit, u32 id) {
+  const u32 mass = drawn_mass(distance(draw.measure, logit), draw.min_p);
+  return stays(draw.floor, logit, id) ? mass : 0;
 }
 
-// What each segment counts in the draw, of the words that the cuts leave.
-GPU_FN void sum_drawn(Thread t, SampleWords words, SampleCut cut, float min_p, SampleScratch s) {
-  const u32 num_threads = t.num_warps * kWarpSize;
-  for (u32 i = t.index; !cut.is_summed && i < 2 * words.num_segments; i += num_threads) {
-    s.segment_low[i] = 0;
-  }
-  block_sync(t);
-  for (u32 i = t.index; i < cut.ranks.count; i += num_threads) {
-    const u32 mass = drawn_mass(words, cut.ranks.list[i], cut.boundary, min_p);
-    const u32 segment = place_of(cut.ranks.list[i]) / kSegmentWords;
-    if (mass > 0) atomic_add_mass(s.segment_low + segment, s.segment_high + segment, mass);
-  }
-  if (cut.ranks.count > 0) return;
-  FromBoundary from;
-  from.boundary = cut.boundary;
-  from.min_p = min_p;
-  sum_segments(t, words, cut.ranks.reach, from, s);
-}
-// The same of all words: as sample_scan summed them.
-GPU_FN void sum_drawn(Thread t, SampleWords words, const GPU_GLOBAL SampleSegment* segments,
+/// What segments count in the draw, to s.masses of each block, of the words that stay.
+template <class Floats>
+GPU_FN void sum_drawn(Thread t, SampleWords<Floats> words, SampleDraw draw, u32 num_blocks,
                       SampleScratch s) {
-  for (u32 i = t.index; i < words.num_segments; i += t.num_warps * kWarpSize) {
-    const float mass = segments[i].drawn * relative_mass(distance(words, segments[i].largest));
-    const u64 whole = static_cast<u64>(mass * 2147483648.0f);
-    s.segment_low[i] = static_cast<u32>(whole);
-    s.segment_high[i] = static_cast<u32>(whole >> 32);
+  for (u32 segment = words.first_segment + t.warp; segment < words.end_segment;
+       segment += t.num_warps) {
+    u32 found = 0;  // a bit for each of the lane's words: mostly few stay
+    GPU_UNROLL
+    for (u32 step = 0; step < kSegmentSteps; ++step) {
+      const Float4 four = load_words(t, words, segment, step);
+      GPU_UNROLL
+      for (u32 j = 0; j < 4; ++j) {
+        found |= four.value[j] >= draw.floor.logit ? 1u << (4 * step + j) : 0;
+      }
+    }
+    u64 own = 0;
+    for (; found != 0; found &= found - 1) {
+      const u32 at = word_at(t, lowest_bit(found));
+      const float logit = words_of_segment(words, segment)[at];
+      own += mass_of(draw, logit, segment * kSegmentWords + at);
+    }
+    own = warp_sum(t, own);
+    if (t.lane < num_blocks) store_to_peer(t, s.masses + segment, own, t.lane);
   }
+  cluster_sync(t);
+}
+/// The same of all words: as look_at_segment() summed them.
+GPU_FN void sum_drawn(Thread t, SampleMeasure measure, u32 num_segments, SampleScratch s) {
+  for (u32 i = t.index; i < num_segments; i += t.num_warps * kWarpSize) {
+    const float away = distance(measure, number_of(s.known.likeliest[i]));
+    const float mass = as_f32(s.known.drawn[i]) * relative_mass(away);
+    s.masses[i] = static_cast<u64>(mass * 2147483648.0f);
+  }
+  block_sync(t);
 }
 
-// The first word, by ascending id, at which the mass summed so far passes the random share of all
-// of it. Every warp finds the segment that holds the place; then threads sum stretches of its
-// words. Where that sum is less than what the segment counted, by a rounding, what is over is its
-// last word's.
-GPU_FN u32 draw(Thread t, u64 random, SampleWords words, u64 boundary, float min_p,
-                SampleScratch s) {
-  block_sync(t);
+/// A word of the row; kNoWord: another thread has it.
+constexpr GPU_CONST u32 kNoWord = 0xffffffffu;
+struct SampledWord {
+  u32 id;
+  float logit;
+};
+
+/// The first word, by ascending id, at which the mass summed so far passes the random share of all
+/// of it: to the one thread of the cluster whose word it is. `likeliest` should nothing be left.
+/// Where a segment's words sum to less than s.masses has, by a rounding, what is over is its last
+/// word's.
+template <class Floats>
+GPU_FN SampledWord draw_word(Thread t, SampleWords<Floats> words, SampleDraw draw, u64 random,
+                             u32 num_segments, SampledWord likeliest, SampleScratch s) {
+  SampledWord word;
+  word.id = kNoWord;
+  word.logit = 0;
+
+  // Every warp finds the segment.
   u64 total = 0;
-  for (u32 i = t.lane; i < words.num_segments; i += kWarpSize) {
-    total += (static_cast<u64>(s.segment_high[i]) << 32) | s.segment_low[i];
-  }
-  u64 target = mul_hi(random, warp_sum(t, total));
-  u64 before = 0;
-  u32 segment = words.num_segments;
-  for (u32 first = 0; first < words.num_segments; first += kWarpSize) {
+  for (u32 i = t.lane; i < num_segments; i += kWarpSize) total += s.masses[i];
+  total = warp_sum(t, total);
+  if (total == 0) return t.index == 0 && words.first_segment == 0 ? likeliest : word;
+  u64 target = mul_hi(random, total), before = 0;
+  u32 segment = 0;
+  for (u32 first = 0; first < num_segments; first += kWarpSize) {
     const u32 i = first + t.lane;
-    const u64 own =
-        i < words.num_segments ? (static_cast<u64>(s.segment_high[i]) << 32) | s.segment_low[i] : 0;
+    const u64 own = i < num_segments ? s.masses[i] : 0;
     const u64 up_to = before + sum_before(t, own) + own;
     const u32 lane = first_lane(t, up_to > target);
     if (lane < kWarpSize) {
@@ -112,99 +129,119 @@ GPU_FN u32 draw(Thread t, u64 random, SampleWords words, u64 boundary, float min
     }
     before = shuffle(t, up_to, kWarpSize - 1);
   }
+  const bool is_ours = segment >= words.first_segment && segment < words.end_segment &&
+                       (segment - words.first_segment) % t.num_warps == t.warp;
+  if (!is_ours) return word;
   target -= before;
-  const u32 num_threads = t.num_warps * kWarpSize;
-  const u32 each = (kSegmentWords + num_threads - 1) / num_threads;
-  const u32 segment_begin = segment * kSegmentWords;
-  const u32 left = segment < words.num_segments ? words.vocab - segment_begin : 0;
-  const u32 segment_words = left < kSegmentWords ? left : kSegmentWords;
-  const u32 first = t.index * each;
-  u64 own = 0;
-  for (u32 i = first; i < first + each && i < segment_words; ++i) {
-    const u32 id = segment_begin + i;
-    own += drawn_mass(words, ranked(words.logits[id], id), boundary, min_p);
-  }
-  const u64 before_lane = sum_before(t, own);
-  if (t.lane == kWarpSize - 1) s.sums[t.warp] = before_lane + own;
-  block_sync(t);
-  const u64 of_warp = t.lane < t.num_warps ? s.sums[t.lane] : 0;
-  const u64 before_warp = sum_before(t, of_warp);
-  const u64 all = shuffle(t, before_warp + of_warp, kWarpSize - 1);
-  if (target >= all && all > 0) target = all - 1;
-  before = shuffle(t, before_warp, t.warp) + before_lane;
-  if (before <= target && target - before < own) {
-    u32 id = segment_begin + first;
-    for (;; ++id) {
-      const u64 mass = drawn_mass(words, ranked(words.logits[id], id), boundary, min_p);
-      if (target - before < mass) break;
-      before += mass;
+
+  // Its warp finds the step, and one lane the word.
+  u64 of_lane[kSegmentSteps], up_to_step[kSegmentSteps];
+  GPU_UNROLL
+  for (u32 step = 0; step < kSegmentSteps; ++step) {
+    const Float4 four = load_words(t, words, segment, step);
+    of_lane[step] = 0;
+    GPU_UNROLL
+    for (u32 j = 0; j < 4; ++j) {
+      of_lane[step] += mass_of(draw, four.value[j], first_id(t, segment, step) + j);
     }
-    *s.chosen = id;
   }
-  block_sync(t);
-  return *s.chosen;
+  before = 0;
+  GPU_UNROLL
+  for (u32 step = 0; step < kSegmentSteps; ++step) {
+    up_to_step[step] = before += warp_sum(t, of_lane[step]);
+  }
+  if (target >= before && before > 0) target = before - 1;
+  u32 step = 0;
+  u64 own = of_lane[0];
+  before = 0;
+  GPU_UNROLL
+  for (u32 n = 0; n + 1 < kSegmentSteps; ++n) {
+    if (up_to_step[n] > target) continue;
+    step = n + 1;
+    own = of_lane[n + 1];
+    before = up_to_step[n];
+  }
+  before += sum_before(t, own);
+  if (before > target || target - before >= own) return word;
+  const Float4 four = load_words(t, words, segment, step);
+  GPU_UNROLL
+  for (u32 j = 0; j < 4; ++j) {
+    const u32 id = first_id(t, segment, step) + j;
+    const u64 mass = mass_of(draw, four.value[j], id);
+    if (before <= target && target - before < mass) {
+      word.id = id;
+      word.logit = four.value[j];
+    }
+    before += mass;
+  }
+  return word;
 }
 
-// The same for a short list, in any order.
-GPU_FN u32 draw_listed(Thread t, u64 random, SampleWords words, SampleCut cut, float min_p,
-                       SampleScratch s) {
+/// The same of the words listed, of which some may be below the floor: to a thread of the first
+/// block.
+GPU_FN SampledWord draw_listed(Thread t, u32 count, SampleDraw draw, u64 random,
+                               SampledWord likeliest, SampleScratch s) {
+  constexpr u32 kSharers = 8;  // lanes that share the comparisons of a word
   const u32 num_threads = t.num_warps * kWarpSize;
+  SampledWord word;
+  word.id = kNoWord;
+  word.logit = 0;
+  if (t.block.y != 0) return word;
   block_sync(t);
-  for (u32 i = t.index; i < cut.ranks.count; i += num_threads) {
-    s.masses[i] = drawn_mass(words, cut.ranks.list[i], cut.boundary, min_p);
+  for (u32 i = t.index; i < count; i += num_threads) {
+    s.listed_masses[i] = mass_of(draw, number_of(s.listed[i]), place_of(s.listed[i]));
   }
   block_sync(t);
-  for (u32 first = 0; first < cut.ranks.count; first += num_threads / kSampleShare) {
-    const u32 i = first + t.index / kSampleShare;
-    const u32 id = i < cut.ranks.count ? place_of(cut.ranks.list[i]) : 0;
-    u64 before = 0, total = 0;
-    for (u32 j = t.index % kSampleShare; j < cut.ranks.count; j += kSampleShare) {
-      before += place_of(cut.ranks.list[j]) < id ? s.masses[j] : 0;
-      total += s.masses[j];
+  u64 total = 0;
+  for (u32 i = t.lane; i < count; i += kWarpSize) total += s.listed_masses[i];
+  total = warp_sum(t, total);
+  if (total == 0) return t.index == 0 ? likeliest : word;
+  const u64 target = mul_hi(random, total);
+  for (u32 first = 0; first < count; first += num_threads / kSharers) {
+    const u32 i = first + t.index / kSharers;
+    const u32 id = i < count ? place_of(s.listed[i]) : 0;
+    u64 before = 0;
+    for (u32 j = t.index % kSharers; j < count; j += kSharers) {
+      before += place_of(s.listed[j]) < id ? s.listed_masses[j] : 0;
     }
-    before = sum_shares(t, before);
-    const u64 target = mul_hi(random, sum_shares(t, total));
-    if (i < cut.ranks.count && t.index % kSampleShare == 0 && before <= target &&
-        target - before < s.masses[i]) {
-      *s.chosen = id;
+    GPU_UNROLL
+    for (u32 mask = 1; mask < kSharers; mask *= 2) before += shuffle_xor(t, before, mask);
+    const bool is_here = i < count && before <= target && target - before < s.listed_masses[i];
+    if (is_here && t.index % kSharers == 0) {
+      word.id = id;
+      word.logit = number_of(s.listed[i]);
     }
   }
-  block_sync(t);
-  return *s.chosen;
+  return word;
 }
 
-// The num_top likeliest possible words.
-GPU_FN void list_top(Thread t, SampleWords words, u32 num_top, u32 max_top, float log_total,
+// ---- the likeliest words
+
+/// The num_top likeliest possible words, and nothing behind them.
+template <class Place>
+GPU_FN void list_top(Thread t, SampleWords<typename Place::Floats> words, SampleSearch search,
+                     u32 num_top, u32 max_top, float log_total, u32 num_segments, u32 num_blocks,
                      GPU_GLOBAL i32* top_ids, GPU_GLOBAL float* top_logprobs, SampleScratch s) {
   const u32 num_threads = t.num_warps * kWarpSize;
   u32 count = 0;
   if (num_top > 0) {
-    const SampleRuler ruler = ruler_to(reach_of_groups(t, words, NumberBuckets(), num_top, s));
-    count = gather(t, words, ruler, Fills::kNothing, s);
+    const SampleCut cut =
+        cut_by_number<Place>(t, words, search, num_top, num_segments, num_blocks, s);
+    count = cut.num_listed;
+    if (count == 0) {
+      WordsAbove above;
+      above.floor = cut.floor;
+      count = list_words(t, words, search, above, false, num_blocks, s);
+    }
   }
-  if (count <= kSampleList) {
+  if (words.first_segment != 0) return;
+  for (u32 i = t.index; i < count; i += num_threads) {
     // How many are likelier is a word's place.
-    for (u32 i = t.index; i < count; i += num_threads) {
-      u32 place = 0;
-      for (u32 j = 0; j < count; ++j) place += s.list[j] > s.list[i] ? 1 : 0;
-      if (place >= num_top) continue;
-      top_ids[place] = static_cast<i32>(place_of(s.list[i]));
-      top_logprobs[place] = number_of(s.list[i]) - words.largest - log_total;
-    }
-  } else {
-    // So many are about equal: one after another.
-    u64 taken = ~static_cast<u64>(0);
-    for (u32 n = 0; n < num_top; ++n) {
-      u64 best = 0;
-      for (u32 i = t.index; i < words.vocab; i += num_threads) {
-        const u64 rank = ranked(words.logits[i], i);
-        if (rank < taken && rank > best) best = rank;
-      }
-      taken = block_max(t, best, s.places);
-      if (t.index != 0) continue;
-      top_ids[n] = static_cast<i32>(place_of(taken));
-      top_logprobs[n] = number_of(taken) - words.largest - log_total;
-    }
+    u32 place = 0;
+    for (u32 j = 0; j < count; ++j) place += s.listed[j] > s.listed[i] ? 1 : 0;
+    if (place >= num_top) continue;
+    top_ids[place] = static_cast<i32>(place_of(s.listed[i]));
+    top_logprobs[place] = number_of(s.listed[i]) - search.measure.largest - log_total;
   }
   for (u32 n = (count < num_top ? count : num_top) + t.index; n < max_top; n += num_threads) {
     top_ids[n] = -1;
@@ -212,85 +249,131 @@ GPU_FN void list_top(Thread t, SampleWords words, u32 num_top, u32 max_top, floa
   }
 }
 
-/// Block `row`. `ids` and `logprobs` are [rows], `top_ids` and `top_logprobs` [rows, max_top].
-GPU_FN void sample_choose(Thread t, const GPU_CONST SampleParams& p, const GPU_GLOBAL float* logits,
-                          const GPU_GLOBAL SampleRow* rows, const GPU_GLOBAL i32* mask_ids,
-                          const GPU_GLOBAL float* changed, const GPU_GLOBAL SampleSegment* segments,
-                          const GPU_GLOBAL float* group_largest, GPU_GLOBAL i32* ids,
-                          GPU_GLOBAL float* logprobs, GPU_GLOBAL i32* top_ids,
-                          GPU_GLOBAL float* top_logprobs, GPU_SHARED char* scratch) {
-  const SampleScratch s = sample_scratch(scratch, p.num_segments);
-  const GPU_GLOBAL SampleRow* row = rows + t.block.x;
-  const u64 first_segment = static_cast<u64>(t.block.x) * p.num_segments;
-  segments += first_segment;
-  const SampleMode mode = mode_of(row, p.vocab);
-  SampleWords words;
-  words.logits = (changes_logits(row) ? changed : logits) + static_cast<u64>(t.block.x) * p.vocab;
-  words.group_largest = group_largest + first_segment * kSegmentGroups;
-  words.vocab = p.vocab;
-  words.num_segments = p.num_segments;
-  words.loads_four = p.loads_four != 0;
-  words.scale = mode.scale;
+// ---- the kernel
 
-  // Every warp sums what sample_scan found.
-  words.largest = as_f32(0xff800000u);
-  for (u32 i = t.lane; i < p.num_segments; i += kWarpSize) {
-    words.largest = gpu_max(words.largest, segments[i].largest);
-  }
-  words.largest = warp_max(t, words.largest);
-  float total = 0, drawn_total = 0;
-  u64 likeliest = 0;
-  for (u32 i = t.lane; i < p.num_segments; i += kWarpSize) {
-    const SampleSegment known = segments[i];
-    const float away = words.largest - known.largest;
-    total = gpu_fma(known.total, relative_mass(away * 1.44269504f), total);
-    drawn_total = gpu_fma(known.drawn, relative_mass(away * mode.scale), drawn_total);
-    const u64 place = 0xffffffffu - known.first;
-    if (known.largest == words.largest && place > likeliest) likeliest = place;
-  }
-  total = warp_sum(t, total);
-  u32 id = 0xffffffffu - static_cast<u32>(warp_max(t, likeliest));
-  float logprob = 0;
+GPU_FN GPU_SHARED float* words_at(WordsInShared, GPU_SHARED float* shared, GPU_GLOBAL float*, u64) {
+  return shared;
+}
+GPU_FN GPU_GLOBAL float* words_at(WordsInMemory, GPU_SHARED float*, GPU_GLOBAL float* memory,
+                                  u64 first_word) {
+  return memory + first_word;
+}
+
+/// Block (row, part of the row). `changed` [rows, num_segments, kSegmentWords] is for WordsInMemory
+/// alone. `ids` and `logprobs` are [rows], `top_ids` and `top_logprobs` [rows, max_top].
+template <class Place>
+GPU_FN void sample(Thread t, const GPU_CONST SampleParams& p, const GPU_GLOBAL float* logits,
+                   const GPU_GLOBAL SampleRow* rows, const GPU_GLOBAL i32* mask_ids,
+                   const GPU_GLOBAL SampleSeen* seen, const GPU_GLOBAL SampleBias* biases,
+                   GPU_GLOBAL float* changed, GPU_GLOBAL i32* ids, GPU_GLOBAL float* logprobs,
+                   GPU_GLOBAL i32* top_ids, GPU_GLOBAL float* top_logprobs,
+                   GPU_SHARED char* scratch) {
+  logits += static_cast<u64>(t.block.x) * p.vocab;
+  ids += t.block.x;
+  logprobs += t.block.x;
   top_ids += t.block.x * p.max_top;
   top_logprobs += t.block.x * p.max_top;
-  if (!is_finite(words.largest)) {
+
+  const u32 segments_each = (p.num_segments + p.num_blocks - 1) / p.num_blocks;
+  SampleWords<typename Place::Floats> words;
+  words.first_segment = t.block.y * segments_each;
+  words.end_segment = words.first_segment + segments_each;
+  if (words.end_segment > p.num_segments) words.end_segment = p.num_segments;
+  const u64 first_word =
+      (static_cast<u64>(t.block.x) * p.num_segments + words.first_segment) * kSegmentWords;
+  words.logits =
+      words_at(Place(), reinterpret_cast<GPU_SHARED float*>(scratch), changed, first_word);
+  const SampleScratch s = sample_scratch(scratch + segments_each * Place::kSharedBytes,
+                                         p.num_segments, p.num_blocks, Place::kCopies);
+
+  // The first loads are under way before the row is known.
+  SegmentLogits own =
+      original_segment(t, logits, p.vocab, p.loads_four != 0, words.first_segment + t.warp);
+  const GPU_GLOBAL SampleRow* row = rows + t.block.x;
+  const SampleMode mode = mode_of(row, p.vocab);
+  const bool searches = (mode.draws && (mode.top_k > 0 || mode.top_p < 1.0f)) || p.max_top > 0;
+  if (searches) {
+    clear_buckets(t, s.low, (2 * Place::kCopies + 1) * kSampleBuckets);  // of_largest as well
+    if (t.index == 0) *s.turn = 0;
+  }
+  if (t.warp == 0) {
+    const u64 random = random_bits(row);
+    if (t.lane == 0) *s.random = random;
+  }
+  cluster_sync(t);  // all blocks are there
+  for (u32 segment = words.first_segment + t.warp; segment < words.end_segment;
+       segment += t.num_warps) {
+    if (segment != words.first_segment + t.warp) {
+      own = original_segment(t, logits, p.vocab, p.loads_four != 0, segment);
+    }
+    if (changes_logits(row)) {
+      store_segment(t, words, segment, own);
+      warp_sync(t);
+      change_segment(t, row, p.vocab, logits, mask_ids, seen, biases, words, segment);
+      own = load_segment(t, words, segment);
+      warp_sync(t);
+    }
+    own = without_nan(own);
+    if (mode.draws || p.max_top > 0) store_segment(t, words, segment, own);
+    look_at_segment(t, own, segment, mode, searches, p.num_blocks, s.known);
+  }
+  cluster_sync(t);
+  const SampleSummary known = summarise(t, p.num_segments, mode.scale, s.known);
+  const bool is_first = t.block.y == 0 && t.index == 0;
+  SampledWord word;
+  word.id = place_of(known.likeliest);
+  word.logit = known.largest;
+  if (!is_finite(known.largest)) {
     // Either +infinity is there, or nothing is left at all.
-    if (!(words.largest > 0)) {
-      id = lowest_allowed(t, row, p.vocab, mask_ids, s.places);
+    float logprob = 0;
+    if (!(known.largest > 0)) {
+      word.id = lowest_allowed(t, row, p.vocab, mask_ids, s.of_warps);
       logprob = as_f32(0xff800000u);
     }
-    for (u32 n = t.index; n < p.max_top; n += t.num_warps * kWarpSize) {
+    if (is_first) {
+      *ids = static_cast<i32>(word.id);
+      *logprobs = logprob;
+    }
+    for (u32 n = t.index; t.block.y == 0 && n < p.max_top; n += t.num_warps * kWarpSize) {
       const bool is_word = n == 0 && row->num_top > 0;
-      top_ids[n] = is_word ? static_cast<i32>(id) : -1;
+      top_ids[n] = is_word ? static_cast<i32>(word.id) : -1;
       top_logprobs[n] = is_word ? logprob : as_f32(0xff800000u);
     }
-  } else {
-    const float log_total = gpu_log(total);
-    if (p.max_top > 0) {
-      list_top(t, words, row->num_top, p.max_top, log_total, top_ids, top_logprobs, s);
-    }
-    if (mode.draws) {
-      // Should nothing be left to draw from, it is the likeliest.
-      if (t.index == 0) *s.chosen = id;
-      const u64 random = random_bits(row);
-      if (mode.cuts) {
-        const SampleCut cut = cut_words(t, words, mode, warp_sum(t, drawn_total), s);
-        if (cut.ranks.count > 0 && cut.ranks.count <= kSampleShort && !cut.is_summed) {
-          id = draw_listed(t, random, words, cut, mode.min_p, s);
-        } else {
-          sum_drawn(t, words, cut, mode.min_p, s);
-          id = draw(t, random, words, cut.boundary, mode.min_p, s);
-        }
-      } else {
-        sum_drawn(t, words, segments, s);
-        id = draw(t, random, words, 0, 0, s);
-      }
-    }
-    logprob = words.logits[id] - words.largest - log_total;
+    return;
   }
-  if (t.index == 0) {
-    ids[t.block.x] = static_cast<i32>(id);
-    logprobs[t.block.x] = logprob;
+  const float log_total = gpu_log(known.total);
+  SampleDraw draw;
+  draw.measure.largest = known.largest;
+  draw.measure.scale = mode.scale;
+  draw.floor = no_floor();
+  draw.min_p = mode.min_p;
+  const float range = distance(draw.measure, known.smallest);
+  if (p.max_top > 0) {
+    list_top<Place>(t, words, search_within(draw.measure, range), row->num_top, p.max_top,
+                    log_total, p.num_segments, p.num_blocks, top_ids, top_logprobs, s);
+  }
+  if (mode.draws) {
+    if (mode.cuts) {
+      const SampleSearch search = search_within(draw.measure, gpu_min(range, kSampleReach));
+      const SampleCut cut =
+          cut_words<Place>(t, words, mode, search, known.drawn, p.num_segments, p.num_blocks, s);
+      draw.floor = cut.floor;
+      if (cut.num_listed > 0) {
+        word = draw_listed(t, cut.num_listed, draw, *s.random, word, s);
+      } else {
+        sum_drawn(t, words, draw, p.num_blocks, s);
+        word = draw_word(t, words, draw, *s.random, p.num_segments, word, s);
+      }
+    } else {
+      sum_drawn(t, draw.measure, p.num_segments, s);
+      word = draw_word(t, words, draw, *s.random, p.num_segments, word, s);
+    }
+  } else if (!is_first) {
+    return;
+  }
+  if (word.id != kNoWord) {
+    *ids = static_cast<i32>(word.id);
+    *logprobs = word.logit - known.largest - log_total;
   }
 }
 

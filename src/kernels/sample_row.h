@@ -1,10 +1,6 @@
 #pragma once
 
-// What the sampler's two kernels share: tables, segments of a row, and what a word counts.
-//
-// A row of logits is cut into segments of 1024 words, and these into groups of 32. sample_scan, a
-// warp for each segment, finds the largest logits and sums the softmax. sample_choose, a block for
-// each row, cuts and draws: it looks only at groups whose largest logit is likely enough.
+// What the sampler is told of a row of logits, and what a word counts.
 //
 // What a word counts in the draw is a whole number, of 2^-31 of the likeliest word. Sums of these
 // are exact, so that the answer does not depend on the number of threads or on the order in which
@@ -14,13 +10,6 @@
 
 namespace fovea {
 namespace kernels {
-
-constexpr GPU_CONST u32 kSegmentWords = 1024;
-constexpr GPU_CONST u32 kLaneWords = kSegmentWords / kWarpSize;  // of a segment
-constexpr GPU_CONST u32 kSegmentGroups = kSegmentWords / kWarpSize;
-
-/// Where in a segment a lane's word i is: four side by side of each 128.
-GPU_FN u32 lane_word(Thread t, u32 i) { return i / 4 * 4 * kWarpSize + t.lane * 4 + i % 4; }
 
 /// As fovea::SamplingRow; 64-bit numbers in halves.
 struct SampleRow {
@@ -52,20 +41,13 @@ struct SampleBias {
   float value;
 };
 
-/// Of both kernels.
 struct SampleParams {
   u32 vocab;
-  u32 num_segments;
-  u32 max_top;     // words that a row of top_ids has room for; 0 = there are none
-  u32 loads_four;  // whether rows begin at multiples of 16 bytes
-};
-
-/// What is known of a segment.
-struct SampleSegment {
-  float largest;
-  float total;  // of e^(logit - largest)
-  float drawn;  // of the same at the row's temperature
-  u32 first;    // the lowest id of the largest logit
+  u32 num_segments;  // of a row
+  u32 num_blocks;    // of a row: a cluster
+  u32 max_top;       // words that a row of top_ids has room for; 0 = there are none
+  u32 loads_four;    // whether rows begin at multiples of 16 bytes
+  u32 pad0_, pad1_, pad2_;
 };
 
 GPU_FN bool changes_logits(const GPU_GLOBAL SampleRow* row) {
@@ -92,23 +74,23 @@ GPU_FN SampleMode mode_of(const GPU_GLOBAL SampleRow* row, u32 vocab) {
   return mode;
 }
 
-/// One row: logits after the changes, and what a word counts.
-struct SampleWords {
-  const GPU_GLOBAL float* logits;
-  const GPU_GLOBAL float* group_largest;  // [num_segments, kSegmentGroups]
-  u32 vocab;
-  u32 num_segments;
-  bool loads_four;  // as of SampleParams
+/// How far words of a row are from its likeliest.
+struct SampleMeasure {
   float largest;
-  float scale;
+  float scale;  // as of SampleMode
 };
-/// How far a word is from the likeliest, in powers of two; NaN for NaN.
-GPU_FN float distance(SampleWords words, float logit) {
-  return (words.largest - logit) * words.scale;
+/// In powers of two.
+GPU_FN float distance(SampleMeasure measure, float logit) {
+  return (measure.largest - logit) * measure.scale;
 }
-/// Relative to the likeliest word; NaN and -infinity count nothing.
-GPU_FN float relative_mass(float distance) { return gpu_max(gpu_exp2_flushed(-distance), 0.0f); }
+/// Relative to the likeliest word.
+GPU_FN float relative_mass(float distance) { return gpu_exp2_flushed(-distance); }
 GPU_FN u32 whole_mass(float mass) { return static_cast<u32>(gpu_fma(mass, 2147483648.0f, 0.5f)); }
+/// What a word counts in the draw, if it stays.
+GPU_FN u32 drawn_mass(float away, float min_p) {
+  const float mass = relative_mass(away);
+  return mass < min_p ? 0 : whole_mass(mass);
+}
 
 /// The sum of `value` over the lanes before this one.
 template <class T>

@@ -498,8 +498,6 @@ class ManyWords : public ConformanceTest {
   }
 
   void check(const Floats& logits, const std::string& what) {
-    const Ints order = ordered(logits);
-    const Doubles p = reference::softmax(logits);
     std::vector<SamplingRow> rows;
     for (const float temperature : {0.8f, 1.0f, 1.7f}) {
       rows.push_back({.temperature = temperature});
@@ -512,6 +510,12 @@ class ManyWords : public ConformanceTest {
       rows.push_back({.temperature = temperature, .top_p = 0.7f, .top_k = 3000});
       rows.push_back({.num_top = kMaxTopWords});
     }
+    check(logits, std::move(rows), what);
+  }
+
+  void check(const Floats& logits, std::vector<SamplingRow> rows, const std::string& what) {
+    const Ints order = ordered(logits);
+    const Doubles p = reference::softmax(logits);
     Floats repeated;
     for (std::size_t r = 0; r < rows.size(); ++r) {
       rows[r].seed = 100 + r;
@@ -565,6 +569,16 @@ TEST_P(ManyWords, AreDrawnAsAScanOfAllWouldDraw) {
     for (std::size_t i = 0; i < logits.size(); ++i) logits[i] = static_cast<float>(i % 7) / 7;
     check(logits, what + ", thousands of equals");
   }
+}
+
+// More than the shared memory of a device's blocks holds.
+TEST_P(ManyWords, MayBeHundredsOfThousands) {
+  const Floats logits = random_floats(300'001, 95, 12);
+  check(logits,
+        {{.temperature = 1},
+         {.temperature = 0.8f, .top_p = 0.9f},
+         {.temperature = 1.7f, .top_p = 0.7f, .top_k = 100'000, .num_top = 3}},
+        "300,001 words");
 }
 
 TEST_P(Sampler, NanLosesAndNothingCrashes) {

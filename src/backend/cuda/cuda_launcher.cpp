@@ -8,11 +8,22 @@ namespace fovea::cuda {
 namespace {
 
 constexpr std::size_t kUsualSharedBytes = 48 << 10;  // more has to be asked for, kernel by kernel
+constexpr std::uint32_t kLargestCluster = 8;         // that every device with clusters has
+
+portable::BlockRoom room_of(int device_index) {
+  int shared_bytes = kUsualSharedBytes, multiprocessors = 1;
+  cudaSetDevice(device_index);
+  cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device_index);
+  cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device_index);
+  return {static_cast<std::size_t>(shared_bytes), kernels_start_early() ? kLargestCluster : 1,
+          static_cast<std::uint32_t>(multiprocessors)};
+}
 
 }  // namespace
 
 CudaLauncher::CudaLauncher(int device_index)
     : device_index_(device_index),
+      room_(room_of(device_index)),
       allowed_shared_bytes_(static_cast<std::size_t>(kernels::KernelId::kCount),
                             kUsualSharedBytes) {}
 
@@ -45,7 +56,7 @@ void CudaLauncher::launch(Stream& stream, const portable::Launch& launch) {
   }
   cuda_stream.check(
       launch_behind(kernel.entry, dim3(launch.grid.x, launch.grid.y, launch.grid.z), launch.threads,
-                    launch.shared_bytes, cuda_stream.for_kernels(), arguments),
+                    launch.shared_bytes, cuda_stream.for_kernels(), arguments, launch.grid.cluster),
       kernel.name);
 }
 

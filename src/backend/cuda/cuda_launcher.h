@@ -12,11 +12,13 @@ class CudaLauncher final : public portable::Launcher {
  public:
   explicit CudaLauncher(int device_index);
 
+  portable::BlockRoom room() const override { return room_; }
   void launch(Stream& stream, const portable::Launch& launch) override;
   void fail(Stream& stream, Error error) override;
 
  private:
   int device_index_;
+  portable::BlockRoom room_;
   std::vector<std::size_t> allowed_shared_bytes_;  // of each kernel
 };
 

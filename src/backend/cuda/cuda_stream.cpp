@@ -8,23 +8,23 @@
 #include "kernels/cuda_entries.h"
 
 namespace fovea::cuda {
+
 namespace {
 
 constexpr std::size_t kStagingBytes = std::size_t{32} << 20;
 constexpr std::size_t kLargestStaged = std::size_t{8} << 20;  // the crops of the largest picture
 
-// Whether the code that this device runs of our kernels knows of kernels behind them.
+}  // namespace
+
 bool kernels_start_early() {
   cudaFuncAttributes attributes{};
-  const void* any = kernels::cuda_kernel(kernels::KernelId::sample_scan).entry;
+  const void* any = kernels::cuda_kernel(kernels::KernelId::moe_route).entry;
   if (cudaFuncGetAttributes(&attributes, any) != cudaSuccess) {
     cudaGetLastError();  // not the next call's
     return false;
   }
   return attributes.ptxVersion >= 90;
 }
-
-}  // namespace
 
 Result<std::unique_ptr<CudaStream>> CudaStream::create(int device_index, CudaMemory& memory) {
   cudaStream_t handle = nullptr;

@@ -15,6 +15,10 @@
 
 namespace fovea::cuda {
 
+/// Whether the code that the current device runs of our kernels is for compute capability 9.0 or
+/// later: kernels are set up while those in front of them run, and blocks form clusters.
+bool kernels_start_early();
+
 /// A CUDA stream with pinned memory through which small copies pass: uploads are read when the call
 /// returns and run when their turn comes, downloads are handed over by whoever waits for them. The
 /// pinned memory is a ring; what a mark was set behind is free again once the mark has been waited

@@ -14,6 +14,14 @@ namespace fovea::portable {
 /// Blocks of a launch.
 struct Grid {
   std::uint32_t x = 1, y = 1, z = 1;
+  std::uint32_t cluster = 1;  ///< neighbours in y that reach one another's shared memory
+};
+
+/// What a device has for blocks.
+struct BlockRoom {
+  std::size_t shared_bytes;  ///< that a block may ask for
+  std::uint32_t cluster;     ///< blocks of a cluster at most
+  std::uint32_t blocks;      ///< that run at once and have all of a multiprocessor
 };
 
 /// One kernel of kernels/entries.inc over a grid of blocks.
@@ -33,6 +41,8 @@ class Launcher {
   virtual ~Launcher() = default;
   Launcher(const Launcher&) = delete;
   Launcher& operator=(const Launcher&) = delete;
+
+  virtual BlockRoom room() const = 0;
 
   /// Enqueues. What goes wrong is the stream's to tell at synchronize().
   virtual void launch(Stream& stream, const Launch& launch) = 0;

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -5,7 +6,6 @@
 #include "backend/portable/shapes.h"
 #include "base/math.h"
 #include "kernels/sample.h"
-#include "kernels/sample_scan.h"
 
 namespace fovea::portable {
 
@@ -13,9 +13,19 @@ using kernels::KernelId;
 
 namespace {
 
-constexpr std::int64_t kScanningWarps = 8;  // of a block, each with a segment
-constexpr std::int64_t kDrawingWarps = 8;   // of a block that cuts and lists nothing
-constexpr std::int64_t kCuttingWarps = 32;  // of one that does
+constexpr std::int64_t kLeastWarps = 8, kMostWarps = 26;  // of a block; see entries.inc
+constexpr std::int64_t kLeastSegments = 4;                // for which a block of their own pays
+
+// Blocks that share a row's words: as many as run at once, but two at least for long rows. What
+// comes out does not depend on it.
+std::uint32_t blocks_of_row(std::int64_t rows, std::int64_t segments, const BlockRoom& room) {
+  std::uint32_t blocks = 1;
+  while (2 * blocks <= room.cluster && segments / (2 * blocks) >= kLeastSegments &&
+         (blocks == 1 || rows * 2 * blocks <= room.blocks)) {
+    blocks *= 2;
+  }
+  return blocks;
+}
 
 // Aborts unless [begin, begin + count) lies in a list of `size`.
 void check_range(std::int32_t begin, std::int32_t count, std::size_t size, const char* what) {
@@ -82,7 +92,6 @@ void PortableOps::sample(Stream& stream, const SampleArgs& args) {
   if (rows == 0) return;
 
   // One table: rows, masks, seen words, biases.
-  bool changes_logits = false, selects = false;
   bytes_.clear();
   const auto append = [&](const void* data, std::size_t size) {
     const std::size_t at = bytes_.size();
@@ -91,50 +100,46 @@ void PortableOps::sample(Stream& stream, const SampleArgs& args) {
     return at;
   };
   std::vector<kernels::SampleRow> table_rows;
-  for (const SamplingRow& row : args.rows) {
-    table_rows.push_back(kernel_row(row, args));
-    const kernels::SampleRow& made = table_rows.back();
-    changes_logits = changes_logits || kernels::changes_logits(&made);
-    const kernels::SampleMode mode = kernels::mode_of(&made, narrow(vocab));
-    selects = selects || mode.cuts || made.num_top > 0;
-  }
+  for (const SamplingRow& row : args.rows) table_rows.push_back(kernel_row(row, args));
   append(table_rows.data(), table_rows.size() * sizeof(kernels::SampleRow));
   const std::size_t masks_at = append(args.mask_ids.data(), args.mask_ids.size_bytes());
   const std::size_t seen_at = append(args.seen.data(), args.seen.size_bytes());
   const std::size_t biases_at = append(args.biases.data(), args.biases.size_bytes());
   const std::byte* table = sample_table_.put(launcher_, stream, bytes_);
 
-  // And one workspace: segments, the largest logits of groups, changed logits.
-  const std::int64_t segments = ceil_div(vocab, std::int64_t{kernels::kSegmentWords});
-  std::size_t workspace_bytes = 0;
-  const auto reserve = [&](std::int64_t count, std::size_t size) {
-    const std::size_t at = workspace_bytes;
-    workspace_bytes += round_up(static_cast<std::size_t>(count) * size, std::size_t{16});
-    return at;
-  };
-  const std::size_t segments_at = reserve(rows * segments, sizeof(kernels::SampleSegment));
-  const std::size_t groups_at = reserve(rows * segments * kernels::kSegmentGroups, sizeof(float));
-  const std::size_t changed_at = reserve(changes_logits ? rows * vocab : 0, sizeof(float));
-  std::byte* work = sample_memory_.get(launcher_, stream, workspace_bytes);
-  if (table == nullptr || work == nullptr) return;
+  if (table == nullptr) return;
 
+  const BlockRoom room = launcher_.room();
+  const std::int64_t segments = ceil_div(vocab, std::int64_t{kernels::kSegmentWords});
+  const std::uint32_t blocks = blocks_of_row(rows, segments, room);
+  const auto segments_each = narrow(ceil_div(segments, std::int64_t{blocks}));
+  KernelId kernel = KernelId::sample_in_shared;
+  std::size_t shared_bytes =
+      kernels::sample_shared_bytes<kernels::WordsInShared>(narrow(segments), blocks);
+  std::byte* words = nullptr;
+  if (shared_bytes > room.shared_bytes) {
+    kernel = KernelId::sample_in_memory;
+    shared_bytes = kernels::sample_shared_bytes<kernels::WordsInMemory>(narrow(segments), blocks);
+    const auto row_words = static_cast<std::size_t>(segments * kernels::kSegmentWords);
+    words = sample_memory_.get(launcher_, stream,
+                               static_cast<std::size_t>(rows) * row_words * sizeof(float));
+    if (words == nullptr) return;
+  }
   const bool loads_four =
       vocab % 4 == 0 && reinterpret_cast<std::uintptr_t>(args.logits.data) % 16 == 0;
-  const kernels::SampleParams params{narrow(vocab), narrow(segments),
-                                     lists_top ? narrow(kMaxTopWords) : 0, loads_four ? 1u : 0u};
-  const std::int64_t scanning = std::min(segments, kScanningWarps);
-  launch(stream, KernelId::sample_scan, {narrow(ceil_div(segments, scanning)), narrow(rows)},
-         narrow(scanning * kernels::kWarpSize), 0, params,
-         {args.logits.data, table, table + masks_at, table + seen_at, table + biases_at,
-          work + changed_at, work + segments_at, work + groups_at});
-  const std::int64_t choosing = std::min(4 * segments, selects ? kCuttingWarps : kDrawingWarps);
-  launch(stream, KernelId::sample_choose, {narrow(rows)}, narrow(choosing * kernels::kWarpSize),
-         kernels::kSampleScratchBytes +
-             static_cast<std::size_t>(segments) * kernels::kSampleSegmentBytes,
-         params,
-         {args.logits.data, table, table + masks_at, work + changed_at, work + segments_at,
-          work + groups_at, args.ids.data, args.logprobs.data, args.top_ids.data,
-          args.top_logprobs.data});
+  const kernels::SampleParams params{narrow(vocab),
+                                     narrow(segments),
+                                     blocks,
+                                     lists_top ? narrow(kMaxTopWords) : 0,
+                                     loads_four ? 1u : 0u,
+                                     0,
+                                     0,
+                                     0};
+  const auto warps = std::clamp(std::int64_t{segments_each}, kLeastWarps, kMostWarps);
+  launch(stream, kernel, {.x = narrow(rows), .y = blocks, .cluster = blocks},
+         narrow(warps * kernels::kWarpSize), shared_bytes, params,
+         {args.logits.data, table, table + masks_at, table + seen_at, table + biases_at, words,
+          args.ids.data, args.logprobs.data, args.top_ids.data, args.top_logprobs.data});
 }
 
 }  // namespace fovea::portable

@@ -347,13 +347,17 @@ GPU_FN void sample(Thread t, const GPU_CONST SampleParams& p, const GPU_GLOBAL f
   draw.measure.scale = mode.scale;
   draw.floor = no_floor();
   draw.min_p = mode.min_p;
-  const float range = distance(draw.measure, known.smallest);
   if (p.max_top > 0) {
-    list_top<Place>(t, words, search_within(draw.measure, range), row->num_top, p.max_top,
-                    log_total, p.num_segments, p.num_blocks, top_ids, top_logprobs, s);
+    SampleMeasure measure;  // whatever the temperature is
+    measure.largest = known.largest;
+    measure.scale = 1.44269504f;
+    const float range = distance(measure, known.smallest);
+    list_top<Place>(t, words, search_within(measure, range), row->num_top, p.max_top, log_total,
+                    p.num_segments, p.num_blocks, top_ids, top_logprobs, s);
   }
   if (mode.draws) {
     if (mode.cuts) {
+      const float range = distance(draw.measure, known.smallest);
       const SampleSearch search = search_within(draw.measure, gpu_min(range, kSampleReach));
       const SampleCut cut =
           cut_words<Place>(t, words, mode, search, known.drawn, p.num_segments, p.num_blocks, s);

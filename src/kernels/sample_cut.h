@@ -15,6 +15,7 @@ namespace kernels {
 constexpr GPU_CONST u32 kSampleList = 256;     // so few words that each is compared with all others
 constexpr GPU_CONST u32 kSampleBuckets = 512;  // one for each digit
 constexpr GPU_CONST u32 kSampleParts = kSampleBuckets / kWarpSize;
+static_assert(kSampleParts <= kWarpSize, "a lane for each part");
 constexpr GPU_CONST float kSampleReach = 32.0f;  // powers of two: words further off count nothing
 
 // ---- shared memory
@@ -134,7 +135,7 @@ GPU_FN SampleSearch search_within(SampleMeasure measure, float reach) {
   search.per_reach = 0.999999f * measure.scale / gpu_min(gpu_max(reach, 1e-30f), 1e30f);
   return search;
 }
-/// Monotone in the distance; of words out of reach, and of NaN, 2^kMarkBits or more.
+/// Monotone in the distance; 2^kMarkBits or more of words out of reach.
 GPU_FN u32 mark_of(SampleSearch search, float logit) {
   const float away = search.measure.largest - logit;
   return as_u32(gpu_fma(away, search.per_reach, 1.0f)) - 0x3f800000u;
@@ -188,14 +189,12 @@ GPU_FN bool may_be_in(WordsWith known, u32 mark) {
 GPU_FN bool may_be_in(NearWords near, u32 mark) { return mark < near.end; }
 GPU_FN bool may_be_in(WordsAbove, u32 mark) { return mark < (1u << kMarkBits); }
 /// Whether a lane may have any, from the mark of its largest word.
-GPU_FN bool reaches(AllWords, u32 mark) { return mark < (1u << kMarkBits); }
 GPU_FN bool reaches(WordsWith known, u32 mark) {
   return mark < (known.mark + 1) << mark_shift(known.digits);
 }
 GPU_FN bool reaches(NearWords near, u32 mark) { return mark < near.end; }
 GPU_FN bool reaches(WordsAbove, u32 mark) { return mark < (1u << kMarkBits); }
 /// Whether one that may be is.
-GPU_FN bool is_in(AllWords, float, u32) { return true; }
 GPU_FN bool is_in(WordsWith known, float logit, u32 id) {
   return known.digits <= kMarkDigits ||
          ~ranked(logit, id) >> order_shift(known.digits) == known.order;
@@ -281,7 +280,7 @@ GPU_FN void put_part(Thread t, u32 part, Sum of_bucket, SampleScratch s) {
 }
 
 /// Sums the words' masses, or counts them, by their next digit, in buckets that were empty and are
-/// so again: of the whole cluster to s.totals, up to each of 32 buckets, and of 32 to s.of_warps.
+/// so again: of the whole cluster, as put_part() puts them.
 template <class Place, class Range>
 GPU_FN void fill_buckets(Thread t, SampleWords<typename Place::Floats> words, SampleSearch search,
                          Range range, bool by_mass, u32 num_blocks, SampleScratch s) {

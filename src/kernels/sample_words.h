@@ -174,8 +174,8 @@ GPU_FN void change_segment(Thread t, const GPU_GLOBAL SampleRow* row, u32 vocab,
 
 // ---- what is known of segments, and of the row
 
-/// What segments come to, in the shared memory of each block of the cluster: [num_segments] each.
-/// Numbers are the bits of floats.
+/// What segments come to, in the shared memory of each block of the cluster, and what the row does.
+/// Numbers are the bits of floats; [num_segments] unless something else is said.
 struct SampleKnown {
   GPU_SHARED u64* likeliest;  // the rank of the word
   GPU_SHARED u32* total;      // of e^(logit - largest)

@@ -3,9 +3,9 @@
 //
 //   gpu_bench [device [part...]]
 //
-// Parts: copy vision prefill decode step experts attention sampling; fp8, int4: with weights in
-// 8 and in 4 bits as well as in bf16; kv8: with keys and values in 8 bits as well as in bf16. All
-// of them when none is named.
+// Parts: copy vision prefill decode layer step experts attention sampling; fp8, int4: with weights
+// in 8 and in 4 bits as well as in bf16; kv8: with keys and values in 8 bits as well as in bf16.
+// All of them when none is named.
 
 #include <algorithm>
 #include <array>
@@ -214,6 +214,57 @@ void bench_linear(Bench& b, const std::string& what, std::int64_t m, std::int64_
   b.report(fmt::format("{} {} x {} x {}", what, m, n, k), us,
            m <= 64 ? weight_bytes + 2.0 * static_cast<double>(m * (n + k)) : 0,
            2.0 * static_cast<double>(m * n) * static_cast<double>(k));
+}
+
+// Both launches of a decoded layer's products, in chains over the weights of many layers; each
+// beside a chain of plain copies that move as many bytes.
+void bench_layer(Bench& b) {
+  constexpr std::int64_t kDim = kHeads * kHeadDim, kInner = 4 * kDim, kLayers = 16;
+  struct Layer {
+    std::unique_ptr<const Matrix> qkv, proj, fc1, fc2;
+  };
+  std::vector<Layer> layers;
+  for (std::int64_t i = 0; i < kLayers; ++i) {
+    layers.push_back({b.matrix(3 * kDim, kDim), b.matrix(kDim, kDim), b.matrix(kInner, kDim),
+                      b.matrix(kDim, kInner)});
+  }
+  const Tensor bias = b.random(DType::kF32, {kInner});
+  const auto report = [&](const std::string& what, std::int64_t weights, double us) {
+    const double bytes = b.bytes_of_weight() * static_cast<double>(weights);
+    const auto words = static_cast<std::int64_t>(bytes / 8);  // of 4 bytes, read and written
+    const Tensor from = b.tensor(DType::kF32, {kLayers, words});
+    const Tensor to = b.tensor(DType::kF32, {kLayers, words});
+    const double copy_us = b.time([&](int i) {
+      b.ops().activate(b.stream(), from.view().rows(i % kLayers, 1), Activation::kNone,
+                       to.view().rows(i % kLayers, 1));
+    });
+    b.report(fmt::format("{}, {:.2f} of a copy's bandwidth", what, copy_us / us), us, bytes, 0);
+  };
+  for (const std::int64_t rows : {1, 4, 8, 16}) {
+    const Tensor x = b.random(DType::kBf16, {rows, kDim}), y = b.random(DType::kBf16, {rows, kDim});
+    const Tensor wide = b.random(DType::kBf16, {rows, kInner});
+    const Tensor qkv = b.tensor(DType::kBf16, {rows, 3 * kDim});
+    const Tensor mlp = b.tensor(DType::kBf16, {rows, kInner});
+    const auto product = [&](const Tensor& in, const Matrix& weight, const Tensor& out, bool adds) {
+      return LinearArgs{.x = in.view(),
+                        .weight = &weight,
+                        .bias = bias.rows(weight.rows()),
+                        .add = adds ? out.view() : TensorView{},
+                        .y = out.view()};
+    };
+    const double first = b.time([&](int i) {
+      const Layer& layer = layers[static_cast<std::size_t>(i % kLayers)];
+      b.ops().linears(b.stream(), std::array{product(x, *layer.qkv, qkv, false),
+                                             product(x, *layer.fc1, mlp, false)});
+    });
+    report(fmt::format("qkv and fc1 of {} rows", rows), (3 * kDim + kInner) * kDim, first);
+    const double second = b.time([&](int i) {
+      const Layer& layer = layers[static_cast<std::size_t>(i % kLayers)];
+      b.ops().add_linears(b.stream(), std::array{product(x, *layer.proj, y, true),
+                                                 product(wide, *layer.fc2, y, true)});
+    });
+    report(fmt::format("proj + fc2 of {} rows", rows), (kDim + kInner) * kDim, second);
+  }
 }
 
 // A layer of Moondream 3's experts, 8 of 64 for each row, chosen as at random; and the same where
@@ -482,6 +533,7 @@ int main(int argc, char** argv) {
         bench_linear(b, "decode lm_head", rows, kVocabulary, 2048, Activation::kNone, false);
       }
     }
+    if (wants("layer")) bench_layer(b);
     if (wants("experts")) bench_experts(b);
     if (wants("vision")) bench_vision(b);
     if (wants("prefill")) {

@@ -357,10 +357,9 @@ GPU_FN void sample(Thread t, const GPU_CONST SampleParams& p, const GPU_GLOBAL f
   }
   if (mode.draws) {
     if (mode.cuts) {
-      const float range = distance(draw.measure, known.smallest);
-      const SampleSearch search = search_within(draw.measure, gpu_min(range, kSampleReach));
-      const SampleCut cut =
-          cut_words<Place>(t, words, mode, search, known.drawn, p.num_segments, p.num_blocks, s);
+      const float reach = gpu_min(distance(draw.measure, known.smallest), kSampleReach);
+      const SampleCut cut = cut_words<Place>(t, words, mode, draw.measure, reach, known.drawn,
+                                             p.num_segments, p.num_blocks, s);
       draw.floor = cut.floor;
       if (cut.num_listed > 0) {
         word = draw_listed(t, cut.num_listed, draw, *s.random, word, s);

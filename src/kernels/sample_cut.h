@@ -63,7 +63,8 @@ constexpr u32 sample_shared_bytes(u32 num_segments, u32 num_blocks) {
   return Place::kSharedBytes * ((num_segments + num_blocks - 1) / num_blocks) +
          8 * ((Place::kCopies + num_blocks + 1) * kSampleBuckets +
               (2 * num_blocks + 1) * kSampleList + kWarpSize + 2 * num_segments + 5) +
-         4 * ((3 + kWarpSize) * num_segments + kSampleBuckets + kSampleList + 2 * num_blocks + 5);
+         4 * ((3 + 2 * kWarpSize) * num_segments + kSampleBuckets + kSampleList + 2 * num_blocks +
+              5);
 }
 GPU_FN SampleScratch sample_scratch(GPU_SHARED char* memory, u32 num_segments, u32 num_blocks,
                                     u32 copies) {
@@ -85,7 +86,7 @@ GPU_FN SampleScratch sample_scratch(GPU_SHARED char* memory, u32 num_segments, u
   s.known.drawn = s.known.total + num_segments;
   s.known.smallest = s.known.drawn + num_segments;
   s.known.of_lanes = s.known.smallest + num_segments;
-  s.known.of_row = s.known.of_lanes + num_segments * kWarpSize;
+  s.known.of_row = s.known.of_lanes + 2 * num_segments * kWarpSize;
   s.listed_masses = s.known.of_row + 3;
   s.list_counts = s.listed_masses + kSampleList;
   s.turn = s.list_counts + 2 * num_blocks;
@@ -248,11 +249,12 @@ GPU_FN void add_segment(Thread t, SampleWords<typename Place::Floats> words, u32
       const float logit = four.value[j];
       const u32 mark = mark_of(search, logit);
       const u32 at = next_digit(all, mark, logit, 0) * Place::kCopies + t.lane % Place::kCopies;
-      if (by_mass) {  // out of reach it is 0
+      if (!may_be_in(all, mark)) continue;
+      if (by_mass) {
         const u32 mass = whole_mass(relative_mass(distance(search.measure, logit)));
-        if (mass > 0) add_mass(Place(), s.low + at, s.high + at, mass);
+        add_mass(Place(), s.low + at, s.high + at, mass);
       } else {
-        if (may_be_in(all, mark)) atomic_add_u32(s.low + at, 1);
+        atomic_add_u32(s.low + at, 1);
       }
     }
   }
@@ -313,11 +315,11 @@ GPU_FN void fill_buckets(Thread t, SampleWords<typename Place::Floats> words, Sa
   block_sync(t);
 }
 
-/// The same of lanes' largest words alone, by the first digit: there are few, and every block knows
-/// all of them. Masses count 2^-18 of the likeliest word.
+/// The same of the two largest words of each lane alone, by the first digit: there are few, and
+/// every block knows all of them. Masses count 2^-18 of the likeliest word.
 GPU_FN void fill_buckets_with_largest(Thread t, u32 num_segments, SampleSearch search, bool by_mass,
                                       SampleScratch s) {
-  for (u32 i = t.index; i < num_segments * kWarpSize; i += t.num_warps * kWarpSize) {
+  for (u32 i = t.index; i < 2 * num_segments * kWarpSize; i += t.num_warps * kWarpSize) {
     const float logit = as_f32(s.known.of_lanes[i]);
     const u32 mark = mark_of(search, logit);
     if (!may_be_in(AllWords(), mark)) continue;
@@ -388,7 +390,7 @@ GPU_FN u32 list_words(Thread t, SampleWords<Floats> words, SampleSearch search, 
   GPU_SHARED u32* list_counts = s.list_counts + *s.turn * num_blocks;
   for (u32 segment = words.first_segment + t.warp; segment < words.end_segment;
        segment += t.num_warps) {
-    const float largest = as_f32(s.known.of_lanes[segment * kWarpSize + t.lane]);
+    const float largest = as_f32(s.known.of_lanes[2 * segment * kWarpSize + t.lane]);
     if (lanes_where(t, reaches(range, mark_of(search, largest))) == 0) continue;
     u32 found = words_in(t, words, segment, search, range), left = 0;
     for (; found != 0; found &= found - 1) {
@@ -481,13 +483,14 @@ GPU_FN SampleCut cut_near(Thread t, SampleWords<Floats> words, SampleSearch sear
 }
 
 /// The floor with which words stay as long as those before them come to no more than the limit:
-/// their number, or a share (in 2^-64) of the mass of all that the search looks at.
+/// their number, or their mass. is_share: the limit is a share, in 2^-64, of what all words that
+/// the search looks at come to.
 template <class Place>
 GPU_FN SampleFloor find_floor(Thread t, SampleWords<typename Place::Floats> words,
-                              SampleSearch search, bool by_mass, u64 limit, u32 num_blocks,
-                              SampleScratch s) {
+                              SampleSearch search, bool by_mass, bool is_share, u64 limit,
+                              u32 num_blocks, SampleScratch s) {
   fill_buckets<Place>(t, words, search, AllWords(), by_mass, num_blocks, s);
-  SampleBucket found = find_bucket(t, by_mass, limit, s);
+  SampleBucket found = find_bucket(t, is_share, limit, s);
   if (found.bucket == kSampleBuckets) {
     cluster_sync(t);  // all have read the sums
     return no_floor();
@@ -519,7 +522,7 @@ GPU_FN SampleCut cut_by_number(Thread t, SampleWords<typename Place::Floats> wor
     cut = cut_near(t, words, search, false, number, number - 1, num_segments, num_blocks, s);
   }
   if (cut.num_listed > 0) return cut;
-  cut.floor = find_floor<Place>(t, words, search, false, number - 1, num_blocks, s);
+  cut.floor = find_floor<Place>(t, words, search, false, false, number - 1, num_blocks, s);
   return cut;
 }
 
@@ -536,49 +539,74 @@ GPU_FN void drop_words(Thread t, SampleWords<Floats> words, SampleFloor floor) {
   }
 }
 
-/// Top-k and then top-p. `drawn` is of e^((logit - largest) / temperature), of all words.
+/// How far the words may be that top-p keeps: what lies further, if it were all words, is half of
+/// what it drops.
+GPU_FN float reach_of_top_p(float top_p, float drawn, u32 num_segments) {
+  const float most = static_cast<float>(num_segments * kSegmentWords);
+  return 1.0f + 1.44269504f * gpu_log(most / ((1.0f - top_p) * drawn));
+}
+
+/// Top-p of all words that lie within `reach`. `drawn` is of e^((logit - largest) / temperature),
+/// of all words.
+template <class Place>
+GPU_FN SampleCut cut_by_mass(Thread t, SampleWords<typename Place::Floats> words, float top_p,
+                             SampleMeasure measure, float reach, float drawn, u32 num_segments,
+                             u32 num_blocks, SampleScratch s) {
+  const SampleSearch search =
+      search_within(measure, gpu_min(reach, reach_of_top_p(top_p, drawn, num_segments)));
+  const u64 share = static_cast<u64>(top_p * 4294967296.0f) << 32;
+  const u64 limit = mul_hi(share, static_cast<u64>(drawn * 2147483648.0f));
+  const float needed = top_p * drawn * 262144.0f * 1.0001f + 1.0f;  // whatever was rounded
+  SampleCut cut;
+  cut.num_listed = 0;
+  if (needed < 4294967040.0f) {
+    cut = cut_near(t, words, search, true, static_cast<u32>(needed), limit, num_segments,
+                   num_blocks, s);
+  }
+  if (cut.num_listed > 0) return cut;
+  cut.floor = find_floor<Place>(t, words, search, true, false, limit, num_blocks, s);
+  return cut;
+}
+
+/// Top-p of the words that top-k left, if they are listed: those below its floor count nothing.
+GPU_FN SampleFloor cut_listed(Thread t, SampleCut cut, float top_p, SampleMeasure measure,
+                              SampleScratch s) {
+  u64 kept = 0;
+  block_sync(t);
+  for (u32 i = t.index; i < cut.num_listed; i += t.num_warps * kWarpSize) {
+    const float logit = number_of(s.listed[i]);
+    const u32 mass = whole_mass(relative_mass(distance(measure, logit)));
+    s.listed_masses[i] = stays(cut.floor, logit, place_of(s.listed[i])) ? mass : 0;
+  }
+  block_sync(t);
+  for (u32 i = t.lane; i < cut.num_listed; i += kWarpSize) kept += s.listed_masses[i];
+  const u64 share = static_cast<u64>(top_p * 4294967296.0f) << 32;
+  return compare_listed(t, cut.num_listed, 0, mul_hi(share, warp_sum(t, kept)), s);
+}
+
+/// Top-k and then top-p. reach: of the words that count; `drawn` as of cut_by_mass().
 template <class Place>
 GPU_FN SampleCut cut_words(Thread t, SampleWords<typename Place::Floats> words, SampleMode mode,
-                           SampleSearch search, float drawn, u32 num_segments, u32 num_blocks,
-                           SampleScratch s) {
+                           SampleMeasure measure, float reach, float drawn, u32 num_segments,
+                           u32 num_blocks, SampleScratch s) {
+  const float top_p = gpu_max(mode.top_p, 0.0f);
+  if (mode.top_k == 0 && top_p < 1.0f) {
+    return cut_by_mass<Place>(t, words, top_p, measure, reach, drawn, num_segments, num_blocks, s);
+  }
   SampleCut cut;
   cut.floor = no_floor();
   cut.num_listed = 0;
-  if (mode.top_k > 0) {
-    cut = cut_by_number<Place>(t, words, search, mode.top_k, num_segments, num_blocks, s);
-  }
-  if (!(mode.top_p < 1.0f)) return cut;
-  const float top_p = gpu_max(mode.top_p, 0.0f);
-  const u64 share = static_cast<u64>(top_p * 4294967296.0f) << 32;
+  if (mode.top_k == 0) return cut;
+  const SampleSearch search = search_within(measure, reach);
+  cut = cut_by_number<Place>(t, words, search, mode.top_k, num_segments, num_blocks, s);
+  if (!(top_p < 1.0f)) return cut;
   if (cut.num_listed > 0) {
-    // Of what top-k left: words below its floor count nothing.
-    u64 kept = 0;
-    block_sync(t);
-    for (u32 i = t.index; i < cut.num_listed; i += t.num_warps * kWarpSize) {
-      const u64 rank = s.listed[i];
-      const float logit = number_of(rank);
-      const float away = distance(search.measure, logit);
-      s.listed_masses[i] =
-          stays(cut.floor, logit, place_of(rank)) ? whole_mass(relative_mass(away)) : 0;
-    }
-    block_sync(t);
-    for (u32 i = t.lane; i < cut.num_listed; i += kWarpSize) kept += s.listed_masses[i];
-    const u64 limit = mul_hi(share, warp_sum(t, kept));
-    cut.floor = compare_listed(t, cut.num_listed, 0, limit, s);
+    cut.floor = cut_listed(t, cut, top_p, measure, s);
     return cut;
   }
-  if (mode.top_k > 0) {
-    drop_words(t, words, cut.floor);
-  } else {
-    const float needed = top_p * drawn * 262144.0f * 1.0001f + 1.0f;  // whatever was rounded
-    if (needed < 4294967040.0f) {
-      const u64 limit = mul_hi(share, static_cast<u64>(drawn * 2147483648.0f));
-      cut = cut_near(t, words, search, true, static_cast<u32>(needed), limit, num_segments,
-                     num_blocks, s);
-    }
-    if (cut.num_listed > 0) return cut;
-  }
-  cut.floor = find_floor<Place>(t, words, search, true, share, num_blocks, s);
+  drop_words(t, words, cut.floor);
+  const u64 share = static_cast<u64>(top_p * 4294967296.0f) << 32;
+  cut.floor = find_floor<Place>(t, words, search, true, true, share, num_blocks, s);
   return cut;
 }
 

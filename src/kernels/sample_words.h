@@ -181,13 +181,13 @@ struct SampleKnown {
   GPU_SHARED u32* total;      // of e^(logit - largest)
   GPU_SHARED u32* drawn;      // of the same at the row's temperature
   GPU_SHARED u32* smallest;   // finite logit; +infinity when there is none
-  GPU_SHARED u32* of_lanes;   // [num_segments, kWarpSize] the largest logit of each lane
+  GPU_SHARED u32* of_lanes;   // [num_segments, 2, kWarpSize] each lane's largest logits
   GPU_SHARED u64* likeliest_of_row;
   GPU_SHARED u32* of_row;  // [3] its total, drawn and smallest
 };
 
 /// Looks at a segment and tells all blocks: of rows that are searched also the smallest logit and
-/// each lane's largest.
+/// the two largest of each lane.
 GPU_FN void look_at_segment(Thread t, SegmentLogits logits, u32 segment, SampleMode mode,
                             bool is_searched, u32 num_blocks, SampleKnown known) {
   float largest = as_f32(0xff800000u);
@@ -195,7 +195,6 @@ GPU_FN void look_at_segment(Thread t, SegmentLogits logits, u32 segment, SampleM
   for (u32 i = 0; i < kSegmentWords / kWarpSize; ++i) {
     largest = gpu_max(largest, logits.of_step[i / 4].value[i % 4]);
   }
-  const float of_lane = largest;
   largest = warp_max(t, largest);
   // Where no word is possible, all are infinitely far from 0 as well.
   const float origin = largest > as_f32(0xff800000u) ? largest : 0.0f;
@@ -222,14 +221,19 @@ GPU_FN void look_at_segment(Thread t, SegmentLogits logits, u32 segment, SampleM
   if (mode.scale == 1.44269504f) drawn = total;
   float smallest = as_f32(0x7f800000u);
   if (is_searched) {
+    float of_lane = as_f32(0xff800000u), second = of_lane;
     GPU_UNROLL
     for (u32 i = 0; i < kSegmentWords / kWarpSize; ++i) {
       const float logit = logits.of_step[i / 4].value[i % 4];
       if (logit > as_f32(0xff800000u)) smallest = gpu_min(smallest, logit);
+      second = gpu_max(second, gpu_min(of_lane, logit));
+      of_lane = gpu_max(of_lane, logit);
     }
     smallest = -warp_max(t, -smallest);
+    GPU_SHARED u32* of_lanes = known.of_lanes + 2 * segment * kWarpSize + t.lane;
     for (u32 peer = 0; peer < num_blocks; ++peer) {
-      store_to_peer(t, known.of_lanes + segment * kWarpSize + t.lane, as_u32(of_lane), peer);
+      store_to_peer(t, of_lanes, as_u32(of_lane), peer);
+      store_to_peer(t, of_lanes + kWarpSize, as_u32(second), peer);
     }
   }
   if (t.lane >= num_blocks) return;

@@ -269,11 +269,6 @@ GPU_FN void sample(Thread t, const GPU_CONST SampleParams& p, const GPU_GLOBAL f
                    GPU_GLOBAL i32* top_ids, GPU_GLOBAL float* top_logprobs,
                    GPU_SHARED char* scratch) {
   logits += static_cast<u64>(t.block.x) * p.vocab;
-  ids += t.block.x;
-  logprobs += t.block.x;
-  top_ids += t.block.x * p.max_top;
-  top_logprobs += t.block.x * p.max_top;
-
   const u32 segments_each = (p.num_segments + p.num_blocks - 1) / p.num_blocks;
   SampleWords<typename Place::Floats> words;
   words.first_segment = t.block.y * segments_each;
@@ -319,6 +314,7 @@ GPU_FN void sample(Thread t, const GPU_CONST SampleParams& p, const GPU_GLOBAL f
   }
   cluster_sync(t);
   const SampleSummary known = summarise(t, p.num_segments, mode.scale, s.known);
+  const u32 first_top = t.block.x * p.max_top;
   const bool is_first = t.block.y == 0 && t.index == 0;
   SampledWord word;
   word.id = place_of(known.likeliest);
@@ -331,13 +327,13 @@ GPU_FN void sample(Thread t, const GPU_CONST SampleParams& p, const GPU_GLOBAL f
       logprob = as_f32(0xff800000u);
     }
     if (is_first) {
-      *ids = static_cast<i32>(word.id);
-      *logprobs = logprob;
+      ids[t.block.x] = static_cast<i32>(word.id);
+      logprobs[t.block.x] = logprob;
     }
     for (u32 n = t.index; t.block.y == 0 && n < p.max_top; n += t.num_warps * kWarpSize) {
       const bool is_word = n == 0 && row->num_top > 0;
-      top_ids[n] = is_word ? static_cast<i32>(word.id) : -1;
-      top_logprobs[n] = is_word ? logprob : as_f32(0xff800000u);
+      top_ids[first_top + n] = is_word ? static_cast<i32>(word.id) : -1;
+      top_logprobs[first_top + n] = is_word ? logprob : as_f32(0xff800000u);
     }
     return;
   }
@@ -353,7 +349,7 @@ GPU_FN void sample(Thread t, const GPU_CONST SampleParams& p, const GPU_GLOBAL f
     measure.scale = 1.44269504f;
     const float range = distance(measure, known.smallest);
     list_top<Place>(t, words, search_within(measure, range), row->num_top, p.max_top, log_total,
-                    p.num_segments, p.num_blocks, top_ids, top_logprobs, s);
+                    p.num_segments, p.num_blocks, top_ids + first_top, top_logprobs + first_top, s);
   }
   if (mode.draws) {
     if (mode.cuts) {
@@ -375,8 +371,8 @@ GPU_FN void sample(Thread t, const GPU_CONST SampleParams& p, const GPU_GLOBAL f
     return;
   }
   if (word.id != kNoWord) {
-    *ids = static_cast<i32>(word.id);
-    *logprobs = word.logit - known.largest - log_total;
+    ids[t.block.x] = static_cast<i32>(word.id);
+    logprobs[t.block.x] = word.logit - known.largest - log_total;
   }
 }
 

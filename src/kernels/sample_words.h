@@ -199,26 +199,29 @@ GPU_FN void look_at_segment(Thread t, SegmentLogits logits, u32 segment, SampleM
   // Where no word is possible, all are infinitely far from 0 as well.
   const float origin = largest > as_f32(0xff800000u) ? largest : 0.0f;
   u32 first = kSegmentWords;  // of the largest words, from the segment's first on
-  float total = 0;
   GPU_UNROLL
   for (u32 n = 0; n < kSegmentWords / kWarpSize; ++n) {
     const u32 i = kSegmentWords / kWarpSize - 1 - n;
-    const float logit = logits.of_step[i / 4].value[i % 4];
-    if (logit == largest) first = first_id(t, 0, i / 4) + i % 4;
-    total += relative_mass((origin - logit) * 1.44269504f);
+    if (logits.of_step[i / 4].value[i % 4] == largest) first = first_id(t, 0, i / 4) + i % 4;
   }
   const u64 likeliest = warp_max(t, ranked(largest, segment * kSegmentWords + first));
-  float drawn = total;
+  float total = 0, drawn = 0;
   if (mode.draws && mode.top_k == 0 && mode.scale != 1.44269504f) {
-    drawn = 0;
     GPU_UNROLL
     for (u32 i = 0; i < kSegmentWords / kWarpSize; ++i) {
-      drawn += relative_mass((origin - logits.of_step[i / 4].value[i % 4]) * mode.scale);
+      const float away = origin - logits.of_step[i / 4].value[i % 4];
+      total += relative_mass(away * 1.44269504f);
+      drawn += relative_mass(away * mode.scale);
     }
+    total = warp_sum(t, total);
     drawn = warp_sum(t, drawn);
+  } else {
+    GPU_UNROLL
+    for (u32 i = 0; i < kSegmentWords / kWarpSize; ++i) {
+      total += relative_mass((origin - logits.of_step[i / 4].value[i % 4]) * 1.44269504f);
+    }
+    drawn = total = warp_sum(t, total);
   }
-  total = warp_sum(t, total);
-  if (mode.scale == 1.44269504f) drawn = total;
   float smallest = as_f32(0x7f800000u);
   if (is_searched) {
     float of_lane = as_f32(0xff800000u), second = of_lane;

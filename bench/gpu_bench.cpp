@@ -216,8 +216,7 @@ void bench_linear(Bench& b, const std::string& what, std::int64_t m, std::int64_
            2.0 * static_cast<double>(m * n) * static_cast<double>(k));
 }
 
-// Both launches of a decoded layer's products, in chains over the weights of many layers; each
-// beside a chain of plain copies that move as many bytes.
+// Both launches of a decoded layer's products, in chains over the weights of many layers.
 void bench_layer(Bench& b) {
   constexpr std::int64_t kDim = kHeads * kHeadDim, kInner = 4 * kDim, kLayers = 16;
   struct Layer {
@@ -230,15 +229,7 @@ void bench_layer(Bench& b) {
   }
   const Tensor bias = b.random(DType::kF32, {kInner});
   const auto report = [&](const std::string& what, std::int64_t weights, double us) {
-    const double bytes = b.bytes_of_weight() * static_cast<double>(weights);
-    const auto words = static_cast<std::int64_t>(bytes / 8);  // of 4 bytes, read and written
-    const Tensor from = b.tensor(DType::kF32, {kLayers, words});
-    const Tensor to = b.tensor(DType::kF32, {kLayers, words});
-    const double copy_us = b.time([&](int i) {
-      b.ops().activate(b.stream(), from.view().rows(i % kLayers, 1), Activation::kNone,
-                       to.view().rows(i % kLayers, 1));
-    });
-    b.report(fmt::format("{}, {:.2f} of a copy's bandwidth", what, copy_us / us), us, bytes, 0);
+    b.report(what, us, b.bytes_of_weight() * static_cast<double>(weights), 0);
   };
   for (const std::int64_t rows : {1, 4, 8, 16}) {
     const Tensor x = b.random(DType::kBf16, {rows, kDim}), y = b.random(DType::kBf16, {rows, kDim});

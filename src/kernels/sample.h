@@ -58,8 +58,7 @@ GPU_FN u32 mass_of(SampleDraw draw, float logit, u32 id) {
 
 /// What segments count in the draw, to s.masses of each block, of the words that stay.
 template <class Floats>
-GPU_FN void sum_drawn(Thread t, SampleWords<Floats> words, SampleDraw draw, u32 num_blocks,
-                      SampleScratch s) {
+GPU_FN void sum_drawn(Thread t, SampleWords<Floats> words, SampleDraw draw, SampleScratch s) {
   for (u32 segment = words.first_segment + t.warp; segment < words.end_segment;
        segment += t.num_warps) {
     u32 found = 0;  // a bit for each of the lane's words: mostly few stay
@@ -78,13 +77,13 @@ GPU_FN void sum_drawn(Thread t, SampleWords<Floats> words, SampleDraw draw, u32 
       own += mass_of(draw, logit, segment * kSegmentWords + at);
     }
     own = warp_sum(t, own);
-    if (t.lane < num_blocks) store_to_peer(t, s.masses + segment, own, t.lane);
+    if (t.lane < s.num_blocks) store_to_peer(t, s.masses + segment, own, t.lane);
   }
   cluster_sync(t);
 }
 /// The same of all words: as look_at_segment() summed them.
-GPU_FN void sum_drawn(Thread t, SampleMeasure measure, u32 num_segments, SampleScratch s) {
-  for (u32 i = t.index; i < num_segments; i += t.num_warps * kWarpSize) {
+GPU_FN void sum_drawn(Thread t, SampleMeasure measure, SampleScratch s) {
+  for (u32 i = t.index; i < s.num_segments; i += t.num_warps * kWarpSize) {
     const float away = distance(measure, number_of(s.known.likeliest[i]));
     const float mass = as_f32(s.known.drawn[i]) * relative_mass(away);
     s.masses[i] = static_cast<u64>(mass * 2147483648.0f);
@@ -105,21 +104,21 @@ struct SampledWord {
 /// word's.
 template <class Floats>
 GPU_FN SampledWord draw_word(Thread t, SampleWords<Floats> words, SampleDraw draw, u64 random,
-                             u32 num_segments, SampledWord likeliest, SampleScratch s) {
+                             SampledWord likeliest, SampleScratch s) {
   SampledWord word;
   word.id = kNoWord;
   word.logit = 0;
 
   // Every warp finds the segment.
   u64 total = 0;
-  for (u32 i = t.lane; i < num_segments; i += kWarpSize) total += s.masses[i];
+  for (u32 i = t.lane; i < s.num_segments; i += kWarpSize) total += s.masses[i];
   total = warp_sum(t, total);
   if (total == 0) return t.index == 0 && words.first_segment == 0 ? likeliest : word;
   u64 target = mul_hi(random, total), before = 0;
   u32 segment = 0;
-  for (u32 first = 0; first < num_segments; first += kWarpSize) {
+  for (u32 first = 0; first < s.num_segments; first += kWarpSize) {
     const u32 i = first + t.lane;
-    const u64 own = i < num_segments ? s.masses[i] : 0;
+    const u64 own = i < s.num_segments ? s.masses[i] : 0;
     const u64 up_to = before + sum_before(t, own) + own;
     const u32 lane = first_lane(t, up_to > target);
     if (lane < kWarpSize) {
@@ -220,18 +219,17 @@ GPU_FN SampledWord draw_listed(Thread t, u32 count, SampleDraw draw, u64 random,
 /// The num_top likeliest possible words, and nothing behind them.
 template <class Place>
 GPU_FN void list_top(Thread t, SampleWords<typename Place::Floats> words, SampleSearch search,
-                     u32 num_top, u32 max_top, float log_total, u32 num_segments, u32 num_blocks,
-                     GPU_GLOBAL i32* top_ids, GPU_GLOBAL float* top_logprobs, SampleScratch s) {
+                     u32 num_top, u32 max_top, float log_total, GPU_GLOBAL i32* top_ids,
+                     GPU_GLOBAL float* top_logprobs, SampleScratch s) {
   const u32 num_threads = t.num_warps * kWarpSize;
   u32 count = 0;
   if (num_top > 0) {
-    const SampleCut cut =
-        cut_by_number<Place>(t, words, search, num_top, num_segments, num_blocks, s);
+    const SampleCut cut = cut_by_number<Place>(t, words, search, num_top, s);
     count = cut.num_listed;
     if (count == 0) {
       WordsAbove above;
       above.floor = cut.floor;
-      count = list_words(t, words, search, above, false, num_blocks, s);
+      count = list_words(t, words, search, above, false, s);
     }
   }
   if (words.first_segment != 0) return;
@@ -349,23 +347,22 @@ GPU_FN void sample(Thread t, const GPU_CONST SampleParams& p, const GPU_GLOBAL f
     measure.scale = 1.44269504f;
     const float range = distance(measure, known.smallest);
     list_top<Place>(t, words, search_within(measure, range), row->num_top, p.max_top, log_total,
-                    p.num_segments, p.num_blocks, top_ids + first_top, top_logprobs + first_top, s);
+                    top_ids + first_top, top_logprobs + first_top, s);
   }
   if (mode.draws) {
     if (mode.cuts) {
       const float reach = gpu_min(distance(draw.measure, known.smallest), kSampleReach);
-      const SampleCut cut = cut_words<Place>(t, words, mode, draw.measure, reach, known.drawn,
-                                             p.num_segments, p.num_blocks, s);
+      const SampleCut cut = cut_words<Place>(t, words, mode, draw.measure, reach, known.drawn, s);
       draw.floor = cut.floor;
       if (cut.num_listed > 0) {
         word = draw_listed(t, cut.num_listed, draw, *s.random, word, s);
       } else {
-        sum_drawn(t, words, draw, p.num_blocks, s);
-        word = draw_word(t, words, draw, *s.random, p.num_segments, word, s);
+        sum_drawn(t, words, draw, s);
+        word = draw_word(t, words, draw, *s.random, word, s);
       }
     } else {
-      sum_drawn(t, draw.measure, p.num_segments, s);
-      word = draw_word(t, words, draw, *s.random, p.num_segments, word, s);
+      sum_drawn(t, draw.measure, s);
+      word = draw_word(t, words, draw, *s.random, word, s);
     }
   } else if (!is_first) {
     return;

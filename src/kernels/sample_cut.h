@@ -40,6 +40,8 @@ struct WordsInMemory {
 
 /// A block's shared memory, but for words. What blocks tell one another has a part for each.
 struct SampleScratch {
+  u32 num_segments;            // of the row
+  u32 num_blocks;              // of the cluster
   GPU_SHARED u32* low;         // [kSampleBuckets, copies] numbers of words, or lower bits of masses
   GPU_SHARED u32* high;        // [kSampleBuckets, copies] the upper bits
   GPU_SHARED u32* of_largest;  // [kSampleBuckets] the same of lanes' largest words
@@ -69,6 +71,8 @@ constexpr u32 sample_shared_bytes(u32 num_segments, u32 num_blocks) {
 GPU_FN SampleScratch sample_scratch(GPU_SHARED char* memory, u32 num_segments, u32 num_blocks,
                                     u32 copies) {
   SampleScratch s;
+  s.num_segments = num_segments;
+  s.num_blocks = num_blocks;
   s.low = reinterpret_cast<GPU_SHARED u32*>(memory);
   s.high = s.low + kSampleBuckets * copies;
   s.of_largest = s.high + kSampleBuckets * copies;
@@ -285,7 +289,7 @@ GPU_FN void put_part(Thread t, u32 part, Sum of_bucket, SampleScratch s) {
 /// so again: of the whole cluster, as put_part() puts them.
 template <class Place, class Range>
 GPU_FN void fill_buckets(Thread t, SampleWords<typename Place::Floats> words, SampleSearch search,
-                         Range range, bool by_mass, u32 num_blocks, SampleScratch s) {
+                         Range range, bool by_mass, SampleScratch s) {
   constexpr u32 kCopies = Place::kCopies;
   for (u32 segment = words.first_segment + t.warp; segment < words.end_segment;
        segment += t.num_warps) {
@@ -301,13 +305,13 @@ GPU_FN void fill_buckets(Thread t, SampleWords<typename Place::Floats> words, Sa
       sum += s.low[at] + (static_cast<u64>(s.high[at]) << Place::kLowBits);
     }
     const u32 at = t.block.y * kSampleBuckets + bucket;
-    for (u32 peer = 0; peer < num_blocks; ++peer) store_to_peer(t, s.sums + at, sum, peer);
+    for (u32 peer = 0; peer < s.num_blocks; ++peer) store_to_peer(t, s.sums + at, sum, peer);
   }
   cluster_sync(t);
   clear_buckets(t, s.low, 2 * kSampleBuckets * kCopies);
   for (u32 part = t.warp; part < kSampleParts; part += t.num_warps) {
     u64 total = 0;
-    for (u32 peer = 0; peer < num_blocks; ++peer) {
+    for (u32 peer = 0; peer < s.num_blocks; ++peer) {
       total += s.sums[peer * kSampleBuckets + part * kWarpSize + t.lane];
     }
     put_part(t, part, total, s);
@@ -317,9 +321,9 @@ GPU_FN void fill_buckets(Thread t, SampleWords<typename Place::Floats> words, Sa
 
 /// The same of the two largest words of each lane alone, by the first digit: there are few, and
 /// every block knows all of them. Masses count 2^-18 of the likeliest word.
-GPU_FN void fill_buckets_with_largest(Thread t, u32 num_segments, SampleSearch search, bool by_mass,
+GPU_FN void fill_buckets_with_largest(Thread t, SampleSearch search, bool by_mass,
                                       SampleScratch s) {
-  for (u32 i = t.index; i < 2 * num_segments * kWarpSize; i += t.num_warps * kWarpSize) {
+  for (u32 i = t.index; i < 2 * s.num_segments * kWarpSize; i += t.num_warps * kWarpSize) {
     const float logit = as_f32(s.known.of_lanes[i]);
     const u32 mark = mark_of(search, logit);
     if (!may_be_in(AllWords(), mark)) continue;
@@ -379,15 +383,15 @@ GPU_FN SampleBucket find_bucket(Thread t, bool is_share, u64 limit, SampleScratc
 /// what they count in a cut. Their number; when that is more than kSampleList, they are not there.
 template <class Range, class Floats>
 GPU_FN u32 list_words(Thread t, SampleWords<Floats> words, SampleSearch search, Range range,
-                      bool by_mass, u32 num_blocks, SampleScratch s) {
+                      bool by_mass, SampleScratch s) {
   if (t.index == 0) {
     *s.counter = 0;
     *s.turn ^= 1;
   }
   block_sync(t);
   // Some may still read the last list while others write this one.
-  GPU_SHARED u64* list = s.list + *s.turn * num_blocks * kSampleList;
-  GPU_SHARED u32* list_counts = s.list_counts + *s.turn * num_blocks;
+  GPU_SHARED u64* list = s.list + *s.turn * s.num_blocks * kSampleList;
+  GPU_SHARED u32* list_counts = s.list_counts + *s.turn * s.num_blocks;
   for (u32 segment = words.first_segment + t.warp; segment < words.end_segment;
        segment += t.num_warps) {
     const float largest = as_f32(s.known.of_lanes[2 * segment * kWarpSize + t.lane]);
@@ -404,18 +408,18 @@ GPU_FN u32 list_words(Thread t, SampleWords<Floats> words, SampleSearch search, 
       left &= left - 1;
       if (place >= kSampleList) break;
       const u64 rank = ranked(words_of_segment(words, segment)[at], segment * kSegmentWords + at);
-      for (u32 peer = 0; peer < num_blocks; ++peer) {
+      for (u32 peer = 0; peer < s.num_blocks; ++peer) {
         store_to_peer(t, list + t.block.y * kSampleList + place, rank, peer);
       }
     }
   }
   block_sync(t);
-  if (t.index < num_blocks) {
+  if (t.index < s.num_blocks) {
     store_to_peer(t, list_counts + t.block.y, *s.counter, t.index);
   }
   cluster_sync(t);
   u32 total = 0;
-  for (u32 peer = 0; peer < num_blocks; ++peer) total += list_counts[peer];
+  for (u32 peer = 0; peer < s.num_blocks; ++peer) total += list_counts[peer];
   if (total > kSampleList) return total;
   for (u32 i = t.index; i < total; i += t.num_warps * kWarpSize) {
     u32 place = i, peer = 0;
@@ -465,17 +469,16 @@ struct SampleCut {
 /// them, in what fill_buckets_with_largest() counts.
 template <class Floats>
 GPU_FN SampleCut cut_near(Thread t, SampleWords<Floats> words, SampleSearch search, bool by_mass,
-                          u32 needed, u64 limit, u32 num_segments, u32 num_blocks,
-                          SampleScratch s) {
+                          u32 needed, u64 limit, SampleScratch s) {
   SampleCut cut;
   cut.floor = no_floor();
   cut.num_listed = 0;
-  fill_buckets_with_largest(t, num_segments, search, by_mass, s);
+  fill_buckets_with_largest(t, search, by_mass, s);
   const SampleBucket found = find_bucket(t, false, needed - 1, s);
   if (found.bucket == kSampleBuckets) return cut;
   NearWords near;
   near.end = (found.bucket + 1) << mark_shift(1);
-  const u32 count = list_words(t, words, search, near, by_mass, num_blocks, s);
+  const u32 count = list_words(t, words, search, near, by_mass, s);
   if (count > kSampleList) return cut;
   cut.floor = compare_listed(t, count, 0, limit, s);
   cut.num_listed = count;
@@ -488,8 +491,8 @@ GPU_FN SampleCut cut_near(Thread t, SampleWords<Floats> words, SampleSearch sear
 template <class Place>
 GPU_FN SampleFloor find_floor(Thread t, SampleWords<typename Place::Floats> words,
                               SampleSearch search, bool by_mass, bool is_share, u64 limit,
-                              u32 num_blocks, SampleScratch s) {
-  fill_buckets<Place>(t, words, search, AllWords(), by_mass, num_blocks, s);
+                              SampleScratch s) {
+  fill_buckets<Place>(t, words, search, AllWords(), by_mass, s);
   SampleBucket found = find_bucket(t, is_share, limit, s);
   if (found.bucket == kSampleBuckets) {
     cluster_sync(t);  // all have read the sums
@@ -504,9 +507,9 @@ GPU_FN SampleFloor find_floor(Thread t, SampleWords<typename Place::Floats> word
   for (;;) {
     before += found.before;
     known = with_digit(known, found.bucket);
-    const u32 count = list_words(t, words, search, known, by_mass, num_blocks, s);
+    const u32 count = list_words(t, words, search, known, by_mass, s);
     if (count <= kSampleList) return compare_listed(t, count, before, limit, s);
-    fill_buckets<Place>(t, words, search, known, by_mass, num_blocks, s);
+    fill_buckets<Place>(t, words, search, known, by_mass, s);
     found = find_bucket(t, false, limit - before, s);
   }
 }
@@ -514,15 +517,14 @@ GPU_FN SampleFloor find_floor(Thread t, SampleWords<typename Place::Floats> word
 /// The likeliest words.
 template <class Place>
 GPU_FN SampleCut cut_by_number(Thread t, SampleWords<typename Place::Floats> words,
-                               SampleSearch search, u32 number, u32 num_segments, u32 num_blocks,
-                               SampleScratch s) {
+                               SampleSearch search, u32 number, SampleScratch s) {
   SampleCut cut;
   cut.num_listed = 0;
   if (number <= kSampleList) {
-    cut = cut_near(t, words, search, false, number, number - 1, num_segments, num_blocks, s);
+    cut = cut_near(t, words, search, false, number, number - 1, s);
   }
   if (cut.num_listed > 0) return cut;
-  cut.floor = find_floor<Place>(t, words, search, false, false, number - 1, num_blocks, s);
+  cut.floor = find_floor<Place>(t, words, search, false, false, number - 1, s);
   return cut;
 }
 
@@ -550,21 +552,19 @@ GPU_FN float reach_of_top_p(float top_p, float drawn, u32 num_segments) {
 /// of all words.
 template <class Place>
 GPU_FN SampleCut cut_by_mass(Thread t, SampleWords<typename Place::Floats> words, float top_p,
-                             SampleMeasure measure, float reach, float drawn, u32 num_segments,
-                             u32 num_blocks, SampleScratch s) {
+                             SampleMeasure measure, float reach, float drawn, SampleScratch s) {
   const SampleSearch search =
-      search_within(measure, gpu_min(reach, reach_of_top_p(top_p, drawn, num_segments)));
+      search_within(measure, gpu_min(reach, reach_of_top_p(top_p, drawn, s.num_segments)));
   const u64 share = static_cast<u64>(top_p * 4294967296.0f) << 32;
   const u64 limit = mul_hi(share, static_cast<u64>(drawn * 2147483648.0f));
   const float needed = top_p * drawn * 262144.0f * 1.0001f + 1.0f;  // whatever was rounded
   SampleCut cut;
   cut.num_listed = 0;
   if (needed < 4294967040.0f) {
-    cut = cut_near(t, words, search, true, static_cast<u32>(needed), limit, num_segments,
-                   num_blocks, s);
+    cut = cut_near(t, words, search, true, static_cast<u32>(needed), limit, s);
   }
   if (cut.num_listed > 0) return cut;
-  cut.floor = find_floor<Place>(t, words, search, true, false, limit, num_blocks, s);
+  cut.floor = find_floor<Place>(t, words, search, true, false, limit, s);
   return cut;
 }
 
@@ -587,18 +587,17 @@ GPU_FN SampleFloor cut_listed(Thread t, SampleCut cut, float top_p, SampleMeasur
 /// Top-k and then top-p. reach: of the words that count; `drawn` as of cut_by_mass().
 template <class Place>
 GPU_FN SampleCut cut_words(Thread t, SampleWords<typename Place::Floats> words, SampleMode mode,
-                           SampleMeasure measure, float reach, float drawn, u32 num_segments,
-                           u32 num_blocks, SampleScratch s) {
+                           SampleMeasure measure, float reach, float drawn, SampleScratch s) {
   const float top_p = gpu_max(mode.top_p, 0.0f);
   if (mode.top_k == 0 && top_p < 1.0f) {
-    return cut_by_mass<Place>(t, words, top_p, measure, reach, drawn, num_segments, num_blocks, s);
+    return cut_by_mass<Place>(t, words, top_p, measure, reach, drawn, s);
   }
   SampleCut cut;
   cut.floor = no_floor();
   cut.num_listed = 0;
   if (mode.top_k == 0) return cut;
   const SampleSearch search = search_within(measure, reach);
-  cut = cut_by_number<Place>(t, words, search, mode.top_k, num_segments, num_blocks, s);
+  cut = cut_by_number<Place>(t, words, search, mode.top_k, s);
   if (!(top_p < 1.0f)) return cut;
   if (cut.num_listed > 0) {
     cut.floor = cut_listed(t, cut, top_p, measure, s);
@@ -606,7 +605,7 @@ GPU_FN SampleCut cut_words(Thread t, SampleWords<typename Place::Floats> words, 
   }
   drop_words(t, words, cut.floor);
   const u64 share = static_cast<u64>(top_p * 4294967296.0f) << 32;
-  cut.floor = find_floor<Place>(t, words, search, true, true, share, num_blocks, s);
+  cut.floor = find_floor<Place>(t, words, search, true, true, share, s);
   return cut;
 }
 

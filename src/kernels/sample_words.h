@@ -32,12 +32,12 @@ template <class Floats>
 GPU_FN Float4 load_words(Thread t, SampleWords<Floats> words, u32 segment, u32 step) {
   return load_4(words_of_segment(words, segment) + step * kSegmentStep + 4 * t.lane);
 }
-/// Where in its segment a lane's word is.
-GPU_FN u32 word_at(Thread t, u32 word) { return word / 4 * kSegmentStep + 4 * t.lane + word % 4; }
 /// The id of the first of them.
 GPU_FN u32 first_id(Thread t, u32 segment, u32 step) {
   return segment * kSegmentWords + step * kSegmentStep + 4 * t.lane;
 }
+/// Where in its segment one of all words of a lane is.
+GPU_FN u32 word_at(Thread t, u32 word) { return word / 4 * kSegmentStep + 4 * t.lane + word % 4; }
 
 /// A segment in its lanes' registers.
 struct SegmentLogits {

@@ -101,7 +101,7 @@ struct SampledWord {
 /// The first word, by ascending id, at which the mass summed so far passes the random share of all
 /// of it: to the one thread of the cluster whose word it is. `likeliest` should nothing be left.
 /// Where a segment's words sum to less than s.masses has, by a rounding, what is over is its last
-/// word's.
+/// word's, and if none of them counts anything, the likeliest word's.
 template <class Floats>
 GPU_FN SampledWord draw_word(Thread t, SampleWords<Floats> words, SampleDraw draw, u64 random,
                              SampledWord likeliest, SampleScratch s) {
@@ -149,7 +149,8 @@ GPU_FN SampledWord draw_word(Thread t, SampleWords<Floats> words, SampleDraw dra
   for (u32 step = 0; step < kSegmentSteps; ++step) {
     up_to_step[step] = before += warp_sum(t, of_lane[step]);
   }
-  if (target >= before && before > 0) target = before - 1;
+  if (before == 0) return t.lane == 0 ? likeliest : word;
+  if (target >= before) target = before - 1;
   u32 step = 0;
   u64 own = of_lane[0];
   before = 0;

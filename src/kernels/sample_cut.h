@@ -136,8 +136,9 @@ struct SampleSearch {
 GPU_FN SampleSearch search_within(SampleMeasure measure, float reach) {
   SampleSearch search;
   search.measure = measure;
-  // A little less, so that what lies at the end is within.
-  search.per_reach = 0.999999f * measure.scale / gpu_min(gpu_max(reach, 1e-30f), 1e30f);
+  // A little less, so that what lies at the end is within; finite, so that no distance is none.
+  const float per_reach = 0.999999f * measure.scale / gpu_min(gpu_max(reach, 1e-30f), 1e30f);
+  search.per_reach = gpu_min(per_reach, 1e37f);
   return search;
 }
 /// Monotone in the distance; 2^kMarkBits or more of words out of reach.

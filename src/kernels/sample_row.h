@@ -65,7 +65,8 @@ struct SampleMode {
 };
 GPU_FN SampleMode mode_of(const GPU_GLOBAL SampleRow* row, u32 vocab) {
   SampleMode mode;
-  mode.draws = row->temperature > 0;
+  // With less, a logit's distance would not be a number.
+  mode.draws = row->temperature > 0 && is_finite(1.44269504f / row->temperature);
   mode.top_k = row->top_k < vocab ? row->top_k : 0;
   mode.top_p = row->top_p;
   mode.min_p = row->min_p > 0 ? gpu_min(row->min_p, 1.0f) : 0.0f;

@@ -581,6 +581,39 @@ TEST_P(ManyWords, MayBeHundredsOfThousands) {
         "300,001 words");
 }
 
+// Words that each count nothing may together count a little: whoever is drawn then is a word.
+TEST_P(Sampler, AWordIsDrawnWhereNoneCounts) {
+  constexpr std::size_t kVocab = 51200;
+  Floats logits(kVocab, -32.2f * std::log(2.0f));
+  logits[0] = 0;
+  SamplingRow row;
+  row.temperature = 1;
+  row.seed = 17;
+  while (cpu::uniform_draw(row.seed, row.position) < 1 - 2e-6) ++row.position;
+  const Answer answer = sample(logits, {row});
+  ASSERT_GE(answer.ids[0], 0);
+  ASSERT_LT(answer.ids[0], static_cast<std::int32_t>(kVocab));
+  EXPECT_NEAR(answer.logprobs[0], logits[static_cast<std::size_t>(answer.ids[0])], 1e-4);
+}
+
+TEST_P(Sampler, TheLeastTemperatureTakesTheLikeliest) {
+  SamplingRow row;
+  row.temperature = std::numeric_limits<float>::denorm_min();
+  SamplingRow cut = row;
+  cut.top_p = 0.9f;
+  SamplingRow few = cut;
+  few.top_k = 2;
+  for (const SamplingRow& each : {row, cut, few}) {
+    EXPECT_EQ(sample(kFour, {each}).ids[0], 1);
+    EXPECT_NEAR(sample(kFour, {each}).logprobs[0], kFour[1], 2e-6);
+  }
+  row.temperature = 1e-12f;
+  row.top_k = 1;
+  for (row.position = 0; row.position < 20; ++row.position) {
+    EXPECT_EQ(sample({2, 2, 2, 2}, {row}).ids[0], 0);
+  }
+}
+
 TEST_P(Sampler, NanLosesAndNothingCrashes) {
   SamplingRow warm;
   warm.temperature = 1;

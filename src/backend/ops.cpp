@@ -9,7 +9,6 @@ void Ops::add_linears(Stream& stream, std::span<const LinearArgs> products) {
 void Ops::cached_attention(Stream& stream, const CachedAttentionArgs& args) {
   if (const TauArgs& tau = args.tau; tau.weight != nullptr) {
     // Factors from the raw projection, before heads are split and rotated.
-    activate(stream, args.qkv, tau.activation, tau.input);
     linear(stream, {.x = tau.input, .weight = tau.weight, .y = tau.output});
     tau_scale(stream, tau.output, tau.position_scale, args.positions, args.heads, args.qkv);
   }

@@ -44,9 +44,11 @@ struct LinearArgs {
   const Matrix* weight;  ///< [rows, cols]
   TensorView bias{};     ///< [rows] f32, or empty. The weight's: constant for as long as that lives
   Activation activation = Activation::kNone;
-  TensorView add{};  ///< [R, rows] f32 or the type of y, or empty: row t adds add[t mod R]; R
-                     ///< divides T. May be y itself (a residual).
-  TensorView y;      ///< [T, rows]: the type of x, or f32
+  TensorView add{};        ///< [R, rows] f32 or the type of y, or empty: row t adds add[t mod R]; R
+                           ///< divides T. May be y itself (a residual).
+  TensorView y;            ///< [T, rows]: the type of x, or f32
+  TensorView activated{};  ///< as y, or empty: what `activated_by` makes of y as it is stored
+  Activation activated_by = Activation::kNone;
 };
 
 /// The K and V of one layer for every page of the pool. A page holds `page_size` positions of all
@@ -180,11 +182,10 @@ struct MoeLora {
 /// Moondream 3: the factors of q and v that follow from a row's own qkv. No weight = there are
 /// none.
 struct TauArgs {
-  const Matrix* weight = nullptr;                 ///< [num_heads + num_kv_heads, qkv]
-  Activation activation = Activation::kGeluTanh;  ///< of the qkv that it is multiplied by
-  TensorView position_scale{};                    ///< as in Ops::tau_scale
-  TensorView input{};                             ///< [T, qkv] scratch
-  TensorView output{};                            ///< [T, num_heads + num_kv_heads] scratch
+  const Matrix* weight = nullptr;  ///< [num_heads + num_kv_heads, qkv]
+  TensorView position_scale{};     ///< as in Ops::tau_scale
+  TensorView input{};              ///< [T, qkv] what an activation made of qkv
+  TensorView output{};             ///< [T, num_heads + num_kv_heads] scratch
 };
 
 /// A layer's attention, from its packed qkv on. A row that is stored (its slot is not -1) is stored

@@ -42,21 +42,25 @@ void TextModel::block(Stream& stream, int layer, const ForwardBatch& batch, cons
   const Linear& inner = block.moe ? block.moe->router : block.fc1;
   const bool is_activated = !block.moe && !batch.has_adapters();  // else it follows an adapter
   ops_.layer_norm(stream, x, block.ln.weight.view(), block.ln.bias.view(), kLayerNormEps, normed);
-  ops_.linears(stream, std::array{LinearArgs{.x = normed,
-                                             .weight = block.qkv.weight.get(),
-                                             .bias = block.qkv.bias.view(),
-                                             .y = qkv},
-                                  LinearArgs{.x = normed,
-                                             .weight = inner.weight.get(),
-                                             .bias = inner.bias.view(),
-                                             .activation = is_activated ? Activation::kGeluTanh
-                                                                        : Activation::kNone,
-                                             .y = (block.moe ? a.router : a.mlp).rows(rows)}});
+  const bool makes_tau_input = block.tau && !batch.has_adapters();  // else the same
+  ops_.linears(
+      stream,
+      std::array{LinearArgs{.x = normed,
+                            .weight = block.qkv.weight.get(),
+                            .bias = block.qkv.bias.view(),
+                            .y = qkv,
+                            .activated = makes_tau_input ? a.tau_input.rows(rows) : TensorView{},
+                            .activated_by = tau_activation_},
+                 LinearArgs{.x = normed,
+                            .weight = inner.weight.get(),
+                            .bias = inner.bias.view(),
+                            .activation = is_activated ? Activation::kGeluTanh : Activation::kNone,
+                            .y = (block.moe ? a.router : a.mlp).rows(rows)}});
   adapt(stream, layer, LoraTarget::kQkv, batch, normed, qkv);
   TauArgs tau;
   if (block.tau) {
+    if (!makes_tau_input) ops_.activate(stream, qkv, tau_activation_, a.tau_input.rows(rows));
     tau = {.weight = block.tau->wqwv.get(),
-           .activation = tau_activation_,
            .position_scale = block.tau->position_scale.view(),
            .input = a.tau_input.rows(rows),
            .output = a.tau.rows(rows)};

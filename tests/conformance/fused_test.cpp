@@ -155,7 +155,7 @@ TEST_P(Fused, AttentionFromThePackedProjectionOn) {
                       Guarded(activations(), {rows, out_width})};
       r.pool.fill(22);
       const Guarded packed = tensor(qkv, {rows, width});
-      const Guarded input(activations(), {rows, width});
+      const Guarded input = tensor(random16(rows * width, 23), {rows, width});
       const Guarded factors(activations(), {rows, 2 * std::int64_t{c.heads.num_heads}});
       CachedAttentionArgs args{.qkv = packed.view(),
                                .rope = rope.view(),
@@ -166,7 +166,7 @@ TEST_P(Fused, AttentionFromThePackedProjectionOn) {
                                .batch = s.batch(prefixes),
                                .out = r.out.view()};
       if (c.tau) {
-        args.tau = {tau.get(), Activation::kGeluErf, scale.view(), input.view(), factors.view()};
+        args.tau = {tau.get(), scale.view(), input.view(), factors.view()};
       }
       if (fused) {
         ops().cached_attention(stream(), args);
@@ -203,7 +203,10 @@ TEST_P(Fused, ExpertsFromTheRouterOn) {
     std::int64_t rows, dim, inner, experts, k;
   };
   for (const Case c : {Case{1, 64, 32, 9, 3}, Case{1, 256, 64, 64, 8}, Case{1, 96, 64, 5, 5},
-                       Case{4, 64, 32, 9, 3}, Case{1, 160, 96, 5, 2}, Case{1, 2048, 1024, 3, 2}}) {
+                       Case{4, 64, 32, 9, 3}, Case{1, 160, 96, 5, 2}, Case{1, 2048, 1024, 3, 2},
+                       Case{2, 256, 64, 64, 8}, Case{7, 160, 96, 40, 1}, Case{8, 512, 128, 64, 8},
+                       Case{8, 64, 32, 2, 2}, Case{9, 128, 32, 33, 7}, Case{16, 96, 64, 64, 8},
+                       Case{17, 64, 32, 9, 3}, Case{3, 64, 32, 70, 4}, Case{3, 64, 32, 20, 9}}) {
     for (const DType storage : {DType::kBf16, DType::kF8E4M3, DType::kInt4}) {
       std::vector<std::unique_ptr<const Matrix>> up, down;
       for (std::int64_t e = 0; e < c.experts; ++e) {
@@ -311,19 +314,21 @@ TEST_P(Fused, DecodedLayersDoNotOvertakeOneAnother) {
           const Matrix* second = routed ? layer.router.get() : layer.fc1.get();
           ops().layer_norm(stream(), x.view(), weight.view(), bias.view(), 1e-5f, normed.view());
           pause();
-          ops().linears(
-              stream(),
-              std::array{
-                  LinearArgs{.x = normed.view(), .weight = layer.qkv.get(), .y = qkv.view()},
-                  LinearArgs{.x = normed.view(),
-                             .weight = second,
-                             .activation = routed ? Activation::kNone : Activation::kGeluTanh,
-                             .y = routed ? router.view() : mlp.view()}});
+          ops().linears(stream(),
+                        std::array{LinearArgs{.x = normed.view(),
+                                              .weight = layer.qkv.get(),
+                                              .y = qkv.view(),
+                                              .activated = routed ? input.view() : TensorView{},
+                                              .activated_by = Activation::kGeluTanh},
+                                   LinearArgs{.x = normed.view(),
+                                              .weight = second,
+                                              .activation = routed ? Activation::kNone
+                                                                   : Activation::kGeluTanh,
+                                              .y = routed ? router.view() : mlp.view()}});
           pause();
           TauArgs tau;
           if (routed) {
-            tau = {layer.tau.get(), Activation::kGeluTanh, scale.view(), input.view(),
-                   factors.view()};
+            tau = {layer.tau.get(), scale.view(), input.view(), factors.view()};
           }
           ops().cached_attention(stream(), {.qkv = qkv.view(),
                                             .tau = tau,

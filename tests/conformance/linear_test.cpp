@@ -223,6 +223,27 @@ TEST_P(Linear, FusesActivationAndAdd) {
   }
 }
 
+TEST_P(Linear, AlsoActivatesWhatItStores) {
+  const Size size{7, 40, 64};
+  const Guarded x = Guarded::of(random_floats(size.m * size.k, 14), {size.m, size.k});
+  const Guarded w = Guarded::of(random_floats(size.n * size.k, 15), {size.n, size.k});
+  const auto matrix = pack({w.view(), {}}, DType::kF32);
+  const Guarded y(DType::kF32, {size.m, size.n}), activated(DType::kF32, {size.m, size.n});
+  const Guarded expected(DType::kF32, {size.m, size.n});
+  ops().linear(stream(), {.x = x.view(),
+                          .weight = matrix.get(),
+                          .y = y.view(),
+                          .activated = activated.view(),
+                          .activated_by = Activation::kGeluErf});
+  ops().activate(stream(), y.view(), Activation::kGeluErf, expected.view());
+  ASSERT_TRUE(stream().synchronize().ok());
+  EXPECT_EQ(activated.floats(), expected.floats());
+  const Floats stored = y.floats(), found = activated.floats();
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    EXPECT_NEAR(found[i], reference::gelu_erf(static_cast<double>(stored[i])), 1e-5);
+  }
+}
+
 TEST_P(Linear, AddsToItsOwnOutput) {
   for (const Size size : {Size{5, 40, 600}, Size{40, 70, 600}}) {
     const Floats x = random_floats(size.m * size.k, 21);

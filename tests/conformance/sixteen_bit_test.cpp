@@ -211,6 +211,45 @@ TEST_P(SixteenBit, ProductsAtOnceAreThoseOneAfterTheOther) {
   }
 }
 
+TEST_P(SixteenBit, LinearAlsoActivatesWhatItStores) {
+  const std::int64_t n = 72, k = 64;
+  for (const std::int64_t rows : {1, 3, 16, 40}) {
+    const Guarded x = Guarded::bf16_of(random_floats(rows * k, 31), {rows, k});
+    const Guarded add = Guarded::of(random_floats(n, 32), {1, n});
+    for (const DType storage : {DType::kBf16, DType::kF8E4M3, DType::kInt4}) {
+      const Guarded w = Guarded::of(random16(n * k, 33), {n, k});
+      const auto matrix = ops().pack({w.view(), {}}, storage).value();
+      for (const DType type : {DType::kBf16, DType::kF32}) {
+        for (const bool together : {false, true}) {
+          const Guarded y(type, {rows, n}), activated(type, {rows, n}), expected(type, {rows, n});
+          const Guarded other(type, {rows, n});
+          LinearArgs args{.x = x.view(),
+                          .weight = matrix.get(),
+                          .add = add.view(),
+                          .y = y.view(),
+                          .activated = activated.view(),
+                          .activated_by = Activation::kGeluTanh};
+          if (together) {
+            LinearArgs plain = args;
+            plain.y = other.view();
+            plain.activated = {};
+            ops().linears(stream(), std::array{args, plain});
+          } else {
+            ops().linear(stream(), args);
+          }
+          ops().activate(stream(), y.view(), Activation::kGeluTanh, expected.view());
+          ASSERT_TRUE(stream().synchronize().ok());
+          EXPECT_EQ(row_bits(activated, 0, rows), row_bits(expected, 0, rows))
+              << rows << " rows, " << dtype_name(storage) << " to " << dtype_name(type);
+          if (together) {
+            EXPECT_EQ(row_bits(other, 0, rows), row_bits(y, 0, rows));
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_P(SixteenBit, LinearAddsResidualsAndPeriodicRows) {
   const std::int64_t n = 64, k = 96;
   for (const std::int64_t m : {4, 12, 48, 132}) {

@@ -38,7 +38,7 @@ Result<std::unique_ptr<const Matrix>> CpuOps::pack(const MatrixSource& source, D
   return PackedMatrix::pack(source, storage, kernels_, pool_);
 }
 
-void CpuOps::linear(Stream&, const LinearArgs& args) {
+void CpuOps::linear(Stream& stream, const LinearArgs& args) {
   FOVEA_CHECK(args.weight != nullptr, "linear without a weight");
   const auto& weight = static_cast<const PackedMatrix&>(*args.weight);
   FOVEA_CHECK(weight.kernels() == &kernels_, "weight packed for other kernels");
@@ -70,6 +70,7 @@ void CpuOps::linear(Stream&, const LinearArgs& args) {
   product.n = weight.rows();
   product.k = weight.cols();
   products_.run({&product, 1});
+  if (!args.activated.empty()) activate(stream, args.y, args.activated_by, args.activated);
 }
 
 void CpuOps::activate(Stream&, TensorView x, Activation activation, TensorView y) {

@@ -86,11 +86,13 @@ std::optional<StreamedLinear> CudaOps::as_streamed(const LinearArgs& args) const
                         .bias = args.bias.empty() ? nullptr : args.bias.as<float>(),
                         .add = args.add.empty() ? nullptr : args.add.data,
                         .y = args.y.data,
+                        .activated = args.activated.data,
                         .m = static_cast<int>(rows),
                         .n = static_cast<int>(matrix.rows()),
                         .k = static_cast<int>(matrix.cols()),
                         .add_rows = args.add.empty() ? 1 : static_cast<int>(args.add.shape[0]),
                         .activation = static_cast<int>(args.activation),
+                        .activated_by = static_cast<int>(args.activated_by),
                         .weight_type = weight_type(matrix),
                         .add_is_f32 = args.add.dtype == DType::kF32,
                         .y_is_f32 = args.y.dtype == DType::kF32};
@@ -221,10 +223,13 @@ void CudaOps::linear(Stream& stream, const LinearArgs& args) {
   if (const std::optional<StreamedLinear> streamed = as_streamed(args)) {
     StreamedProducts products{*streamed, *streamed};
     products.second.n = 0;
-    run_streamed(cuda_stream, products, {args.y});
+    run_streamed(cuda_stream, products, {args.y, args.activated});
     return;
   }
-  if (!is_native(args) || !multiply_large(cuda_stream, args)) PortableOps::linear(stream, args);
+  if (!is_native(args) || !multiply_large(cuda_stream, args)) {
+    return PortableOps::linear(stream, args);
+  }
+  if (!args.activated.empty()) activate(stream, args.y, args.activated_by, args.activated);
 }
 
 // Products of few rows are bound by memory: two that are small share the time in which neither
@@ -238,7 +243,7 @@ void CudaOps::linears(Stream& stream, std::span<const LinearArgs> products) {
     if (first && second && first->k == second->k && first->x == second->x &&
         can_stream_together(first->weight_type, second->weight_type)) {
       run_streamed(static_cast<CudaStream&>(stream), {*first, *second},
-                   {products[0].y, products[1].y});
+                   {products[0].y, products[0].activated, products[1].y, products[1].activated});
       return;
     }
   }
@@ -276,7 +281,7 @@ void CudaOps::add_linears(Stream& stream, std::span<const LinearArgs> products) 
     FOVEA_CHECK(
         products[i].add.data == products[i].y.data && products[i].y.data == products[0].y.data,
         "products that add to different tensors");
-    if (products.size() == 2) terms[i] = as_streamed(products[i]);
+    if (products.size() == 2 && products[i].activated.empty()) terms[i] = as_streamed(products[i]);
   }
   if (!terms[0] || !terms[1] || terms[0]->y_is_f32 ||
       terms[0]->weight_type != terms[1]->weight_type ||

@@ -238,13 +238,14 @@ std::optional<NewRows> CudaOps::as_new_rows(const CachedAttentionArgs& args) con
     return std::nullopt;
   }
   FOVEA_CHECK(tau.rows() == 2 * heads.num_heads && tau.cols() == width &&
+                  args.tau.input.num_elements() == rows * width &&
                   args.tau.position_scale.shape.back() == heads.num_heads,
               "tau {} x {} for {} heads", tau.rows(), tau.cols(), heads.num_heads);
   call.tau_weight = tau.weight().data;
   call.tau_scale = tau.scale().empty() ? nullptr : tau.scale().as<float>();
   call.position_scale = args.tau.position_scale.as<float>();
   call.tau_positions = static_cast<int>(args.tau.position_scale.shape[0]);
-  call.tau_activation = static_cast<int>(args.tau.activation);
+  call.tau_input = args.tau.input.data;
   call.tau_is_f8 = tau.weight().dtype == DType::kF8E4M3;
   return call;
 }

@@ -23,15 +23,21 @@ std::optional<DType> common_storage(Experts experts) {
   return same ? std::optional(first) : std::nullopt;
 }
 
-void put_experts(Experts experts, ExpertProduct& product) {
+// Product: ExpertProduct or RoutedRows.
+template <class Product>
+void put_weights(Experts experts, Product& product) {
   for (std::size_t e = 0; e < experts.size(); ++e) {
     const portable::DeviceMatrix& matrix = device_matrix(*experts[e]);
     product.weights[e] = matrix.weight().data;
     product.scales[e] = matrix.scale().empty() ? nullptr : matrix.scale().as<float>();
   }
+  product.weight_type = weight_type(device_matrix(*experts[0]));
+}
+
+void put_experts(Experts experts, ExpertProduct& product) {
+  put_weights(experts, product);
   product.n = static_cast<int>(experts[0]->rows());
   product.k = static_cast<int>(experts[0]->cols());
-  product.weight_type = weight_type(device_matrix(*experts[0]));
 }
 
 // Whether the native kernels take these experts.
@@ -200,53 +206,58 @@ std::optional<StreamedTerm> CudaOps::beside_experts(const RoutedExpertsArgs& arg
               "a product beside the experts that adds to something else");
   const std::optional<StreamedLinear> product = as_streamed(*args.beside);
   if (!product || product->weight_type != type || product->k % inner != 0 ||
-      !can_stream_parts(type, inner) || product->activation != 0) {
+      !can_stream_parts(type, inner) || product->activation != 0 || product->activated != nullptr) {
     return std::nullopt;
   }
   return StreamedTerm{product->x, product->weight, product->scale, product->bias, product->k};
 }
 
-// Of a single row, which chooses its experts in both of their kernels; `beside` is part of the
-// second, and the first does not wait for an attention that runs beside it.
+// Of a few rows, which choose their experts in both of the kernels; `beside` is part of the second,
+// and the first does not wait for an attention that runs beside it.
 void CudaOps::routed_experts(Stream& stream, const RoutedExpertsArgs& args) {
-  const std::int64_t dim = args.x.shape.back(), k = args.experts.shape.back();
+  const std::int64_t rows = args.x.shape[0], dim = args.x.shape.back();
+  const std::int64_t k = args.experts.shape.back();
   const auto num_experts = static_cast<std::int64_t>(args.up.size());
-  const bool is_native = !options_.batch_invariant && args.lora == nullptr &&
-                         args.x.shape[0] == 1 && args.x.dtype == DType::kBf16 &&
+  const bool is_native = !options_.batch_invariant && args.lora == nullptr && rows >= 1 &&
+                         rows <= kMostRoutedRows && args.x.dtype == DType::kBf16 &&
                          args.y.dtype == DType::kBf16 && args.router.dtype == DType::kF32 &&
                          !args.up.empty() && args.up.size() == args.down.size() &&
-                         k <= kMostNativeChoices && k <= num_experts && can_run(args.up, args.down);
+                         num_experts <= kMostRoutedExperts && k <= kMostRoutedChoices &&
+                         k <= num_experts && can_run(args.up, args.down);
   if (!is_native) return PortableOps::routed_experts(stream, args);
-  FOVEA_CHECK(args.up[0]->cols() == dim && args.router.num_elements() == num_experts &&
-                  args.y.num_elements() == dim,
+  FOVEA_CHECK(args.up[0]->cols() == dim && args.router.num_elements() == rows * num_experts &&
+                  args.y.num_elements() == rows * dim,
               "x {}, router {}, y {}", args.x.shape.to_string(), args.router.shape.to_string(),
               args.y.shape.to_string());
   auto& cuda_stream = static_cast<CudaStream&>(stream);
   const std::int64_t inner = args.down[0]->cols();
-  std::byte* gated = expert_memory_.get(launcher_, stream, static_cast<std::size_t>(k * inner) * 2);
+  const std::int64_t places = std::min(rows * k, num_experts) * rows;
+  std::byte* gated =
+      expert_memory_.get(launcher_, stream, static_cast<std::size_t>(places * inner) * 2);
   if (gated == nullptr ||
       !cuda_stream.check(cudaSetDevice(options_.device_index), "choosing the device")) {
     return;
   }
-  ExpertProduct product{};
-  product.router = args.router.as<float>();
-  product.num_rows = 1;
-  product.num_pairs = static_cast<int>(k);
-  product.num_experts = static_cast<int>(num_experts);
-  put_experts(args.down, product);
-  const std::optional<StreamedTerm> beside = beside_experts(args, product.weight_type, inner);
-  const bool is_early = cuda_stream.may_read_early({args.x, args.router});
+  RoutedRows call{};
+  call.x = args.x.data;
+  call.router = args.router.as<float>();
+  call.gated = gated;
+  call.y = args.y.data;
+  call.rows = static_cast<int>(rows);
+  call.num_experts = static_cast<int>(num_experts);
+  call.choices = static_cast<int>(k);
+  call.dim = static_cast<int>(dim);
+  call.inner = static_cast<int>(inner);
+  const std::optional<StreamedTerm> beside =
+      beside_experts(args, weight_type(device_matrix(*args.down[0])), inner);
+  call.is_early = cuda_stream.may_read_early({args.x, args.router}) &&
+                  (args.beside == nullptr || beside.has_value());
   if (args.beside != nullptr && !beside) linear(stream, *args.beside);
-  put_experts(args.up, product);
-  product.x = args.x.data;
-  product.y = gated;
-  product.is_early = is_early && (args.beside == nullptr || beside);
-  cuda_stream.check(streamed_experts(product, true, cuda_stream.for_kernels()), "experts, up");
-  put_experts(args.down, product);
-  product.x = gated;
-  product.y = args.y.data;
-  if (beside) product.beside = *beside;
-  cuda_stream.check(streamed_experts(product, false, cuda_stream.for_kernels()), "experts, down");
+  put_weights(args.up, call);
+  cuda_stream.check(routed_rows(call, true, cuda_stream.for_kernels()), "experts, up");
+  put_weights(args.down, call);
+  if (beside) call.beside = *beside;
+  cuda_stream.check(routed_rows(call, false, cuda_stream.for_kernels()), "experts, down");
 }
 
 }  // namespace fovea::cuda

@@ -200,7 +200,7 @@ __global__ void __launch_bounds__(kWarps * 32, kBlocksOfMultiprocessor) decode(N
   float q[kOfLoad];
   const float scale = 1.44269504f * rsqrtf(static_cast<float>(kDim));
   if constexpr (kNew) {
-    prepare<kDim>(all, sequence, head, kv_head, qkv, own, scratch);
+    prepare<kDim>(all, sequence, head, kv_head, row, qkv, own, scratch);
     __syncthreads();
     // Of the heads that share keys the first stores them.
     const bool is_first = head == 0 || (head - 1) * p.num_kv_heads / p.num_heads != kv_head;

@@ -35,38 +35,4 @@ struct ExpertPlaces {
   int expert, begin, end;
 };
 
-/// The choices of a single row, in shared memory.
-struct RowChoices {
-  unsigned long long ranks[kMostNativeExperts];
-  float logits[kMostNativeChoices];
-  float exponentials[kMostNativeChoices];
-};
-
-/// The num_choices largest of a row's logits as places 0, 1, 2, ..., the largest first, and in
-/// `counts` their softmax: bit by bit what kernels::moe_route makes of them. By all threads.
-__device__ __forceinline__ void choose_experts(const float* router, int num_experts,
-                                               int num_choices, ExpertPlaces* places, float* counts,
-                                               RowChoices& row) {
-  for (int e = threadIdx.x; e < num_experts; e += blockDim.x) {
-    row.ranks[e] = kernels::ranked(__ldcg(router + e), static_cast<unsigned>(e));
-  }
-  __syncthreads();
-  for (int e = threadIdx.x; e < num_experts; e += blockDim.x) {
-    const unsigned long long rank = row.ranks[e];
-    int before = 0;
-    for (int other = 0; other < num_experts; ++other) before += row.ranks[other] > rank ? 1 : 0;
-    if (before >= num_choices) continue;
-    places[before] = {e, before, before + 1};
-    row.logits[before] = __ldcg(router + e);
-  }
-  __syncthreads();
-  const int i = threadIdx.x;
-  if (i < num_choices) row.exponentials[i] = kernels::gpu_exp(row.logits[i] - row.logits[0]);
-  __syncthreads();
-  if (i >= num_choices) return;
-  float total = 0;
-  for (int c = 0; c < num_choices; ++c) total += row.exponentials[c];
-  counts[i] = row.exponentials[i] / total;
-}
-
 }  // namespace fovea::cuda

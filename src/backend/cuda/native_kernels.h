@@ -52,9 +52,10 @@ struct StreamedLinear {
   const float* bias;   ///< [n] or null
   const void* add;     ///< [add_rows, n] of the type of y or f32; null = none
   void* y;             ///< [m, n] bf16 or f32
+  void* activated;     ///< as y, or null: what `activated_by` makes of y as it is stored
   int m, n, k;
   int add_rows;
-  int activation;  ///< as fovea::Activation
+  int activation, activated_by;  ///< as fovea::Activation
   WeightType weight_type;
   bool add_is_f32;
   bool y_is_f32;
@@ -101,18 +102,17 @@ struct StreamedSum {
 cudaError_t streamed_sum(const StreamedSum& args, KernelStream stream);
 
 /// One of the two products of routed experts, for all experts at once. Places are (row, choice)
-/// pairs sorted by expert, as kernels/moe.h sorts them; of a single row they are its choices.
+/// pairs sorted by expert, as kernels/moe.h sorts them.
 ///   up:   y[place] = gelu_erf(h) * (g + 1), [h | g] = weights[expert] . x[row_of_place[place]] +
-///         added[place]; bf16; of a single row times what it counts
-///   down: y[place] = weights[expert] . x[place], f32; of a single row y += the sum of these and
-///         `beside`, bf16
-/// A single row chooses its experts in each of the kernels, as kernels::moe_route does.
+///         added[place]; bf16
+///   down: y[place] = weights[expert] . x[place], f32
 inline constexpr int kMostNativeExperts = 128;
 inline constexpr int kMostNativeChoices = 32;  ///< of a row
+inline constexpr int kMostRoutedExperts = 64;  ///< of RoutedRows
+inline constexpr int kMostRoutedChoices = 8;
 struct ExpertProduct {
   const void* x;                     ///< rows of k, bf16; e4m3 where x_scales are given
   const float* x_scales;             ///< one for each row of x, of HopperExperts alone; or null
-  const float* router;               ///< [num_experts], of a single row: its logits
   const std::int32_t* offsets;       ///< [num_experts + 1]: each expert's first place
   const std::int32_t* row_of_place;  ///< [num_pairs]
   const float* added;                ///< [num_pairs, n], of up: what adapters add; or null, as of
@@ -121,20 +121,37 @@ struct ExpertProduct {
   int num_rows, num_pairs, num_experts;
   int n, k;  ///< of each weight; of up, n is 2 inner
   WeightType weight_type;
-  /// Of up and a single row: x and router were written before the kernel in front of this one,
-  /// which waits before it lets this one start.
-  bool is_early;
-  /// Of down and a single row; no weight = none. k: a multiple of the experts', of which
-  /// can_stream_parts().
-  StreamedTerm beside;
   const void* weights[kMostNativeExperts];  ///< [n, k]
   const float* scales[kMostNativeExperts];  ///< [n] or null
 };
 /// Of up to so many rows: every weight that is needed is read once.
 inline constexpr int kMostStreamedExpertRows = 64;
 cudaError_t streamed_experts(const ExpertProduct& args, bool up, KernelStream stream);
-/// Of several rows, in tiles of 128 places.
+/// In tiles of 128 places.
 cudaError_t tiled_experts(const ExpertProduct& args, bool up, KernelStream stream);
+
+/// Routed experts of a few rows, which choose them in both of the kernels, as kernels::moe_route
+/// does. Places are (used expert, row) pairs.
+///   up:   gated[place] = what the row counts of the expert * gelu_erf(h) * (g + 1),
+///         [h | g] = weights[expert] . x[row], for the rows that chose it
+///   down: y[row] += the sum over its experts of weights[expert] . gated[place], and `beside`
+struct RoutedRows {
+  const void* x;        ///< [rows, dim] bf16
+  const float* router;  ///< [rows, num_experts] logits
+  void* gated;          ///< [num_experts at most, rows, inner] bf16
+  void* y;              ///< [rows, dim] bf16
+  int rows, num_experts, choices, dim, inner;
+  WeightType weight_type;
+  /// Of up: x and router were written before the kernel in front of this one, which waits before it
+  /// lets this one start.
+  bool is_early;
+  /// Of down; no weight = none. k: a multiple of `inner`, of which can_stream_parts().
+  StreamedTerm beside;
+  const void* weights[kMostRoutedExperts];  ///< of up [2 inner, dim], of down [dim, inner]
+  const float* scales[kMostRoutedExperts];  ///< of each row of a weight, or null
+};
+inline constexpr int kMostRoutedRows = 16;
+cudaError_t routed_rows(const RoutedRows& args, bool up, KernelStream stream);
 
 /// y[row] += the sum over the row's choices of weight * results[place].
 struct CombinedExperts {
@@ -265,9 +282,9 @@ struct NewRows {
   // Of tau; no weight = none.
   const void* tau_weight = nullptr;       ///< [2 num_heads, qkv] bf16 or f8e4m3
   const float* tau_scale = nullptr;       ///< [2 num_heads] or null
+  const void* tau_input = nullptr;        ///< [rows, qkv] bf16, of the newest kernel like the rows
   const float* position_scale = nullptr;  ///< [tau_positions, num_heads]
   int tau_positions = 0;
-  int tau_activation = 0;  ///< as fovea::Activation
   bool tau_is_f8 = false;
 };
 cudaError_t decode_new_rows(const NewRows& args, KernelStream stream);

@@ -41,25 +41,27 @@ __device__ __forceinline__ void weight_8(const void* weight, bool is_f8, std::si
   widen_8(pairs, out);
 }
 
-/// What q and v of a head count: tanh(weight . activation(qkv)) + the position's own. Every number
-/// is rounded where separate operations would store it. Called by all threads, which all get it.
-__device__ __forceinline__ float2 tau_factors(const NewRows& p, const __nv_bfloat16* row, int head,
-                                              int position, float (&scratch)[2][kDecodeWarps]) {
+/// What q and v of a head count: tanh(weight . input) + the position's own. Every number is rounded
+/// where separate operations would store it. Called by all threads, which all get it.
+__device__ __forceinline__ float2 tau_factors(const NewRows& p, int row, int head, int position,
+                                              float (&scratch)[2][kDecodeWarps]) {
   const int num_heads = p.rows.num_heads;
   const int width = (num_heads + 2 * p.rows.num_kv_heads) * p.rows.head_dim;
   const std::size_t q_at = static_cast<std::size_t>(head) * width;
   const std::size_t v_at = static_cast<std::size_t>(num_heads + head) * width;
+  const auto* input =
+      static_cast<const __nv_bfloat16*>(p.tau_input) + static_cast<std::size_t>(row) * width;
   float sums[2] = {0, 0};
+#pragma unroll 3
   for (int i = static_cast<int>(threadIdx.x) * 8; i < width; i += kDecodeWarps * 32 * 8) {
     float x[8], wq[8], wv[8];
-    widen_8(*reinterpret_cast<const uint4*>(row + i), x);
+    widen_8(*reinterpret_cast<const uint4*>(input + i), x);
     weight_8(p.tau_weight, p.tau_is_f8, q_at + i, wq);
     weight_8(p.tau_weight, p.tau_is_f8, v_at + i, wv);
 #pragma unroll
     for (int e = 0; e < 8; ++e) {
-      const float value = rounded(kernels::activated(x[e], p.tau_activation));
-      sums[0] += value * wq[e];
-      sums[1] += value * wv[e];
+      sums[0] += x[e] * wq[e];
+      sums[1] += x[e] * wv[e];
     }
   }
 #pragma unroll
@@ -99,13 +101,13 @@ __device__ __forceinline__ float rotated(const __nv_bfloat16* head, float factor
 /// The row's own q, k and v of one head: scaled by tau, rotated, rounded. By all threads.
 template <int kDim>
 __device__ __forceinline__ void prepare(const NewRows& p, int sequence, int head, int kv_head,
-                                        const __nv_bfloat16* row, OwnHead<kDim>& own,
+                                        int index, const __nv_bfloat16* row, OwnHead<kDim>& own,
                                         float (&scratch)[2][kDecodeWarps]) {
   const int num_heads = p.rows.num_heads, num_kv_heads = p.rows.num_kv_heads;
   const int position = min(max(p.positions[sequence], 0), p.max_positions - 1);
   float2 factors = {1, 1};
   if (p.tau_weight != nullptr) {
-    factors = tau_factors(p, row, head, min(position, p.tau_positions - 1), scratch);
+    factors = tau_factors(p, index, head, min(position, p.tau_positions - 1), scratch);
   }
   const float* table = p.rope + static_cast<std::size_t>(position) * p.rotary_pairs * 2;
   const auto* q_head = row + head * kDim;

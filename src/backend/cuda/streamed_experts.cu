@@ -25,18 +25,11 @@ constexpr int kMostPieces = kMostNativeExperts + kMostStreamedExpertRows * kMost
 // What a block knows of the experts' places, in shared memory.
 struct Places {
   ExpertPlaces pieces[kMostPieces];
-  float counts[kMostNativeChoices];  // of a single row: what its choices count
-  RowChoices row;
 };
 
-// The pieces of all experts; of a single row, its choices. Called by all threads.
+// The pieces of all experts. Called by all threads.
 __device__ __forceinline__ int list_pieces(const ExpertProduct& p, int size, Places& places) {
   const int lane = threadIdx.x % 32;
-  if (p.router != nullptr) {
-    choose_experts(p.router, p.num_experts, p.num_pairs, places.pieces, places.counts, places.row);
-    __syncthreads();
-    return p.num_pairs;
-  }
   int count = 0;
   for (int base = 0; base < p.num_experts; base += 32) {  // every warp, so that all know the count
     const int expert = base + lane;
@@ -89,12 +82,15 @@ class ExpertItems {
       const int place = of.begin + g * 8 + lane_row();
       x[g] = nullptr;
       if (place < of.end) {
-        const int row = !kUp ? place : p_.router != nullptr ? 0 : __ldcg(p_.row_of_place + place);
+        const int row = kUp ? __ldcg(p_.row_of_place + place) : place;
         x[g] = static_cast<const __nv_bfloat16*>(p_.x) + row * static_cast<std::size_t>(p_.k);
       }
     }
   }
-  __device__ __forceinline__ void finish(int item, const typename Stream::Sums& sums) const {
+  struct Ready {};
+  __device__ __forceinline__ Ready ready(int) const { return {}; }
+  __device__ __forceinline__ void finish(int item, const typename Stream::Sums& sums,
+                                         const Ready&) const {
     const ExpertPlaces of = piece(item);
     const float* scale = p_.scales[of.expert];
     for (int i = threadIdx.x; i < kOutputs * (of.end - of.begin); i += Stream::kThreads) {
@@ -108,8 +104,6 @@ class ExpertItems {
         if (scale != nullptr) gate *= scale[outputs() + n];
         value = gated(with_added(p_, value, of.begin + t, n),
                       with_added(p_, gate, of.begin + t, outputs() + n));
-        // A single row's results are summed up as they come: its weights go in here.
-        if (p_.router != nullptr) value *= places_.counts[of.begin];
         static_cast<__nv_bfloat16*>(p_.y)[at] = __float2bfloat16_rn(value);
       } else {
         static_cast<float*>(p_.y)[at] = value;
@@ -135,119 +129,15 @@ template <class W, int kGroups, bool kUp>
 __global__ void __launch_bounds__(kStreamWarps * 32, kBlocksOfMultiprocessor)
     stream_experts(ExpertProduct p) {
   using Stream = ExpertStream<W, kGroups>;
-  extern __shared__ __align__(16) char shared[];
+  extern __shared__ __align__(128) char shared[];  // copies come in lines
   __shared__ Places places;
-  const bool is_early = kUp && p.is_early;
-  if (kUp && !is_early) kernels::wait_for_earlier_kernels();
+  if (kUp) kernels::wait_for_earlier_kernels();
   // The places of the second product are those of the first, whose inputs are complete by now.
   const int num_pieces = list_pieces(p, kGroups * 8, places);
   ExpertItems<Stream, W, kGroups, kUp> items(p, places, num_pieces);
   Stream stream(items.count(), 1, p.k, *reinterpret_cast<typename Stream::Shared*>(shared));
   stream.begin(items);
   if (!kUp) kernels::wait_for_earlier_kernels();
-  kernels::let_later_kernels_start();
-  stream.run(items);
-  // Whoever waits for this kernel waits for the one in front as well.
-  if (is_early) kernels::wait_for_earlier_kernels();
-}
-
-// The second product of a single row: y += the sum over its choices, and `beside`, in terms of the
-// experts' depth. A block has 16 rows. Where all warps together take the depth of several terms at
-// a time, these are one part of the stream: a warp then has a whole piece of one of them.
-template <class Stream, class W>
-class RowItems {
- public:
-  static constexpr bool kScalesParts = kHasRowScale<W>;
-  static constexpr bool kReadsEarly = false;
-  static constexpr bool kWindows = false;
-
-  __device__ RowItems(const ExpertProduct& p, const ExpertPlaces* choices)
-      : p_(p),
-        choices_(choices),
-        beside_terms_(p.beside.weight == nullptr ? 0 : p.beside.k / p.k),
-        terms_of_part_(
-            Stream::kStride % p.k == 0 && p.k % Stream::kDepth == 0 ? Stream::kStride / p.k : 1),
-        own_(Stream::first() / p.k % terms_of_part_),
-        first_row_(static_cast<int>(blockIdx.x) * Stream::kRows) {}
-  __device__ int num_parts() const {
-    return (beside_terms_ + p_.num_pairs + terms_of_part_ - 1) / terms_of_part_;
-  }
-  __device__ int depth() const { return terms_of_part_ * p_.k; }
-  __device__ __forceinline__ void weight_rows(int, int part, const W*& upper,
-                                              const W*& lower) const {
-    const Term term = term_of(part);
-    const void* weight = term.is_beside ? p_.beside.weight : p_.weights[term.expert];
-    const int k = term.is_beside ? p_.beside.k : p_.k, from = term.is_beside ? term.at * p_.k : 0;
-    const int n = first_row_ + lane_row();
-    upper = back(weight_row<W>(weight, n, p_.n, k, from));
-    lower = back(weight_row<W>(weight, n + 8, p_.n, k, from));
-  }
-  __device__ __forceinline__ float2 part_scale(int, int part) const {
-    const Term term = term_of(part);
-    const float* scale = term.is_beside ? p_.beside.scale : p_.scales[term.expert];
-    if (scale == nullptr) return {1, 1};
-    const int n = first_row_ + lane_row();
-    return {scale[min(n, p_.n - 1)], scale[min(n + 8, p_.n - 1)]};
-  }
-  __device__ __forceinline__ void x_rows(int, int part, const __nv_bfloat16* (&x)[1]) const {
-    const Term term = term_of(part);
-    x[0] = nullptr;
-    if (lane_row() != 0 || !term.is_there) return;
-    x[0] = static_cast<const __nv_bfloat16*>(term.is_beside ? p_.beside.x : p_.x) +
-           (term.at - own_) * static_cast<std::ptrdiff_t>(p_.k);
-  }
-  __device__ __forceinline__ void finish(int, const typename Stream::Sums& sums) const {
-    const int n = first_row_ + static_cast<int>(threadIdx.x);
-    if (threadIdx.x >= Stream::kRows || n >= p_.n) return;
-    auto* y = static_cast<__nv_bfloat16*>(p_.y) + n;
-    float value = sums.total(static_cast<int>(threadIdx.x), 0);
-    if (p_.beside.bias != nullptr) value += p_.beside.bias[n];
-    *y = __float2bfloat16_rn(__bfloat162float(*y) + value);
-  }
-
- private:
-  // This warp's term of a part. Of a last part that is not full there may be none: the weights of
-  // another are multiplied by zeros.
-  struct Term {
-    int at, expert;  // of `beside` which one of its terms; or which choice, and the expert
-    bool is_beside, is_there;
-  };
-  __device__ __forceinline__ Term term_of(int part) const {
-    const int all = beside_terms_ + p_.num_pairs, index = part * terms_of_part_ + own_;
-    const int term = min(index, all - 1);
-    const bool is_beside = term < beside_terms_;
-    const int at = is_beside ? term : term - beside_terms_;
-    return {at, is_beside ? 0 : choices_[at].expert, is_beside, index < all};
-  }
-  // The stream counts the depth from the beginning of a part.
-  __device__ const W* back(const W* row) const {
-    const int ahead = own_ * p_.k;
-    return row - (std::is_same_v<W, Int4Tile> ? ahead / kernels::kInt4TileDepth : ahead);
-  }
-
-  const ExpertProduct& p_;
-  const ExpertPlaces* choices_;
-  int beside_terms_;
-  int terms_of_part_, own_;
-  int first_row_;
-};
-
-template <class W>
-using RowStream = WeightStream<W, StreamShape::kWarps, StreamShape::kAheadBytes, 1,
-                               std::is_same_v<W, __nv_bfloat16> ? 1 : 2>;
-
-template <class W>
-__global__ void __launch_bounds__(StreamShape::kThreads, 1) add_experts_of_row(ExpertProduct p) {
-  using Stream = RowStream<W>;
-  extern __shared__ __align__(16) char shared[];
-  __shared__ Places places;
-  // The logits were there before the kernel in front, which is the first product's.
-  list_pieces(p, 1, places);
-  RowItems<Stream, W> items(p, places.pieces);
-  Stream stream(1, items.num_parts(), items.depth(),
-                *reinterpret_cast<typename Stream::Shared*>(shared));
-  stream.begin(items);
-  kernels::wait_for_earlier_kernels();
   kernels::let_later_kernels_start();
   stream.run(items);
 }
@@ -262,16 +152,7 @@ cudaError_t stream(const ExpertProduct& p, bool up, int multiprocessors, KernelS
 }
 
 template <class W>
-cudaError_t add_row(const ExpertProduct& p, KernelStream on) {
-  using Stream = RowStream<W>;
-  const auto tiles = static_cast<unsigned>((p.n + Stream::kRows - 1) / Stream::kRows);
-  return launch_behind(add_experts_of_row<W>, dim3(tiles), Stream::kThreads, on, p,
-                       static_cast<int>(sizeof(typename Stream::Shared)));
-}
-
-template <class W>
 cudaError_t stream(const ExpertProduct& p, bool up, KernelStream on) {
-  if (p.router != nullptr && !up) return add_row<W>(p, on);
   const int multiprocessors = device_room().multiprocessors;
   return p.num_rows <= kRowsOfOneGroup ? stream<W, 1>(p, up, multiprocessors, on)
                                        : stream<W, 2>(p, up, multiprocessors, on);

@@ -43,14 +43,28 @@ class Items {
                           : nullptr;
     }
   }
-  __device__ __forceinline__ void finish(int item, const typename Stream::Sums& sums) const {
+  // A thread finishes the same row of an item for some rows of x. Of bf16 it gains nothing to have
+  // asked before; of more rows, or of 4 bits, there are no registers left for it.
+  static_assert(Stream::kThreads % Stream::kRows == 0);
+  static constexpr bool kReadies = std::is_same_v<W, Float8> && kGroups == 1;
+  struct Ready {
+    float scale, bias;
+  };
+  __device__ __forceinline__ Ready ready(int item) const {
+    if constexpr (!kReadies) return {};
+    const StreamedLinear& p = product(item);
+    const int n = min(first_row(item) + static_cast<int>(threadIdx.x) % Stream::kRows, p.n - 1);
+    return {p.scale == nullptr ? 1 : p.scale[n], p.bias == nullptr ? 0 : p.bias[n]};
+  }
+  __device__ __forceinline__ void finish(int item, const typename Stream::Sums& sums,
+                                         const Ready& ready) const {
     const StreamedLinear& p = product(item);
     for (int i = threadIdx.x; i < Stream::kRows * p.m; i += Stream::kThreads) {
       const int r = i % Stream::kRows, t = i / Stream::kRows, n = first_row(item) + r;
       if (n >= p.n) continue;
       float value = sums.total(r, t);
-      if (p.scale != nullptr) value *= p.scale[n];
-      if (p.bias != nullptr) value += p.bias[n];
+      if (p.scale != nullptr) value *= kReadies ? ready.scale : p.scale[n];
+      if (p.bias != nullptr) value += kReadies ? ready.bias : p.bias[n];
       value = kernels::activated(value, p.activation);
       const std::size_t at = static_cast<std::size_t>(t) * p.n + n;
       if (p.add != nullptr) {
@@ -58,15 +72,21 @@ class Items {
         value += p.add_is_f32 ? static_cast<const float*>(p.add)[add_at]
                               : __bfloat162float(static_cast<const __nv_bfloat16*>(p.add)[add_at]);
       }
-      if (p.y_is_f32) {
-        static_cast<float*>(p.y)[at] = value;
-      } else {
-        static_cast<__nv_bfloat16*>(p.y)[at] = __float2bfloat16_rn(value);
-      }
+      put(p.y, p.y_is_f32, at, value);
+      if (p.activated == nullptr) continue;
+      if (!p.y_is_f32) value = __bfloat162float(__float2bfloat16_rn(value));
+      put(p.activated, p.y_is_f32, at, kernels::activated(value, p.activated_by));
     }
   }
 
  private:
+  __device__ static __forceinline__ void put(void* y, bool is_f32, std::size_t at, float value) {
+    if (is_f32) {
+      static_cast<float*>(y)[at] = value;
+    } else {
+      static_cast<__nv_bfloat16*>(y)[at] = __float2bfloat16_rn(value);
+    }
+  }
   __device__ int tile(int item) const { return block_ + item * num_blocks_; }
   __device__ const StreamedLinear& product(int item) const {
     return tile(item) < tiles_of(first_.n) ? first_ : second_;
@@ -156,7 +176,10 @@ cudaError_t launch(const StreamedProducts& p, KernelStream stream) {
     const int first_bytes = first_tiles * StreamedType<W>::kLaneBytes;
     const int all_bytes = first_bytes + second_tiles * StreamedType<W2>::kLaneBytes;
     StreamedProducts apart = p;
-    apart.first_blocks = min(max(blocks * first_bytes / all_bytes, 1), blocks - 1);
+    // Where there are as many blocks as tiles, none takes two.
+    apart.first_blocks = first_tiles + second_tiles == blocks
+                             ? first_tiles
+                             : min(max(blocks * first_bytes / all_bytes, 1), blocks - 1);
     return launch_behind(streamed_apart<W, W2, kGroups>, grid, kThreads, stream, apart, kBytes);
   }
 }

@@ -17,7 +17,9 @@ class SumItems {
   static constexpr bool kWindows = true;
 
   __device__ explicit SumItems(const StreamedSum& p)
-      : p_(p), first_row_(static_cast<int>(blockIdx.x) * Stream::kRows) {}
+      : p_(p),
+        first_row_(static_cast<int>(blockIdx.x) * Stream::kRows),
+        scales_{scale_of(p.first), scale_of(p.second)} {}
   __device__ int depth(int part) const { return term_of(part).k; }
   __device__ __forceinline__ void weight_rows(int, int part, const W*& upper,
                                               const W*& lower) const {
@@ -37,20 +39,28 @@ class SumItems {
     return static_cast<const __nv_bfloat16*>(term.x) + row * static_cast<std::size_t>(term.k);
   }
   __device__ __forceinline__ float2 part_scale(int, int part) const {
-    const float* scale = term_of(part).scale;
-    if (scale == nullptr) return {1, 1};
-    const int n = first_row_ + lane_row();
-    return {scale[min(n, p_.n - 1)], scale[min(n + 8, p_.n - 1)]};
+    return part == 0 ? scales_[0] : scales_[1];
   }
-  __device__ __forceinline__ void finish(int, const typename Stream::Sums& sums) const {
+  // A thread finishes the same row of the item for some rows of x.
+  static_assert(Stream::kThreads % Stream::kRows == 0);
+  struct Ready {
+    float first_bias, second_bias;
+  };
+  __device__ __forceinline__ Ready ready(int) const {
+    const int n = min(first_row_ + static_cast<int>(threadIdx.x) % Stream::kRows, p_.n - 1);
+    return {p_.first.bias == nullptr ? 0 : p_.first.bias[n],
+            p_.second.bias == nullptr ? 0 : p_.second.bias[n]};
+  }
+  __device__ __forceinline__ void finish(int, const typename Stream::Sums& sums,
+                                         const Ready& ready) const {
     kernels::wait_for_earlier_kernels();  // of a short depth some warps had nothing to wait for
     auto* y = static_cast<__nv_bfloat16*>(p_.y);
     for (int i = threadIdx.x; i < Stream::kRows * p_.m; i += Stream::kThreads) {
       const int r = i % Stream::kRows, t = i / Stream::kRows, n = first_row_ + r;
       if (n >= p_.n) continue;
       float value = sums.total(r, t);
-      if (p_.first.bias != nullptr) value += p_.first.bias[n];
-      if (p_.second.bias != nullptr) value += p_.second.bias[n];
+      value += ready.first_bias;
+      value += ready.second_bias;
       const std::size_t at = static_cast<std::size_t>(t) * p_.n + n;
       y[at] = __float2bfloat16_rn(__bfloat162float(y[at]) + value);
     }
@@ -61,8 +71,16 @@ class SumItems {
     return part == 0 ? p_.first : p_.second;
   }
 
+  // Of this lane's two rows; asked for before the weights.
+  __device__ float2 scale_of(const StreamedTerm& term) const {
+    if (!kScalesParts || term.scale == nullptr) return {1, 1};
+    const int n = first_row_ + lane_row();
+    return {term.scale[min(n, p_.n - 1)], term.scale[min(n + 8, p_.n - 1)]};
+  }
+
   const StreamedSum& p_;
   int first_row_;
+  float2 scales_[2];
 };
 
 // Of up to 8 rows, narrow weights come in longer pieces; of bf16 more is under way.

@@ -120,6 +120,7 @@ class WeightStream {
     load<Items::kReadsEarly>(x, first(), rows);
     int slot = 0;
     for (int item = 0; item < num_items_; ++item) {
+      const typename Items::Ready ready = items.ready(item);
       float sums[kGroups][4] = {};
       for (int part = 0; part < num_parts_; ++part) {
         float before[kGroups][4];
@@ -137,7 +138,7 @@ class WeightStream {
         }
         if constexpr (Items::kScalesParts) add_scaled(items.part_scale(item, part), before, sums);
       }
-      finish(items, item, sums);
+      finish(items, item, sums, ready);
     }
   }
 
@@ -153,6 +154,7 @@ class WeightStream {
     int slot = 0;
     for (int item = 0; item < num_items_; ++item) {
       x.fetch(items, 0, 0, coming);
+      const typename Items::Ready ready = items.ready(item);
       float sums[kGroups][4] = {};
       for (int part = 0; part < num_parts_; ++part) {
         float before[kGroups][4];
@@ -181,7 +183,7 @@ class WeightStream {
         }
         if constexpr (Items::kScalesParts) add_scaled(items.part_scale(item, part), before, sums);
       }
-      finish(items, item, sums);
+      finish(items, item, sums, ready);
     }
   }
 
@@ -394,11 +396,12 @@ class WeightStream {
 
   // What an item is worth, once every warp has summed up.
   template <class Items>
-  __device__ __forceinline__ void finish(Items& items, int item, const float (&sums)[kGroups][4]) {
+  __device__ __forceinline__ void finish(Items& items, int item, const float (&sums)[kGroups][4],
+                                         const typename Items::Ready& ready) {
     Sums& of_all = shared_.sums[item % kSums];
     put(sums, of_all);
     __syncthreads();
-    items.finish(item, of_all);
+    items.finish(item, of_all, ready);
     // Of two, who writes here again has met those who still read at the barrier in between.
     if constexpr (kSums == 1) __syncthreads();
   }

@@ -101,6 +101,9 @@ void check_linear(const LinearArgs& args) {
   const bool adds_f32 = !args.add.empty() && args.add.dtype == DType::kF32;
   FOVEA_CHECK(args.add.empty() || adds_f32 || args.add.dtype == args.y.dtype, "add of {}, y of {}",
               dtype_name(args.add.dtype), dtype_name(args.y.dtype));
+  FOVEA_CHECK(args.activated.empty() || (args.activated.num_elements() == args.y.num_elements() &&
+                                         args.activated.dtype == args.y.dtype),
+              "activated {}, y {}", args.activated.shape.to_string(), args.y.shape.to_string());
 }
 
 void PortableOps::linear(Stream& stream, const LinearArgs& args) {
@@ -124,6 +127,7 @@ void PortableOps::linear(Stream& stream, const LinearArgs& args) {
                              static_cast<std::uint32_t>(args.activation), narrow(add_rows), 0, 0},
          {args.x.data, weight.data, scale.data, args.bias.data, adds_f32 ? args.add.data : nullptr,
           adds_f32 ? nullptr : args.add.data, args.y.data});
+  if (!args.activated.empty()) activate(stream, args.y, args.activated_by, args.activated);
 }
 
 namespace {

@@ -3,9 +3,9 @@
 //
 //   gpu_bench [device [part...]]
 //
-// Parts: copy vision prefill decode layer step experts attention sampling; fp8, int4: with weights
-// in 8 and in 4 bits as well as in bf16; kv8: with keys and values in 8 bits as well as in bf16.
-// All of them when none is named.
+// Parts: copy vision prefill decode layer step experts routed attention sampling; fp8, int4: with
+// weights in 8 and in 4 bits as well as in bf16; kv8: with keys and values in 8 bits as well as in
+// bf16. All of them when none is named.
 
 #include <algorithm>
 #include <array>
@@ -67,6 +67,12 @@ class Bench {
     }
     wait();
     return made;
+  }
+  /// Uniform in [-1, 1).
+  std::vector<float> numbers(std::int64_t count) {
+    std::vector<float> values(static_cast<std::size_t>(count));
+    fill(values, [&] { return next(); });
+    return values;
   }
   /// Keys and values of a layer; codes count 1 / 64.
   struct Pages {
@@ -489,6 +495,150 @@ void bench_step(Bench& b, DType page_type) {
   }
 }
 
+// How many experts are among the `choices` largest logits of any row.
+double num_chosen(std::vector<float> logits, std::size_t experts, std::size_t choices) {
+  std::vector<bool> is_chosen(experts);
+  for (std::size_t row = 0; row < logits.size(); row += experts) {
+    for (std::size_t i = 0; i < choices; ++i) {
+      const auto from = logits.begin() + static_cast<std::ptrdiff_t>(row);
+      const auto largest = std::max_element(from, from + static_cast<std::ptrdiff_t>(experts));
+      is_chosen[static_cast<std::size_t>(largest - from)] = true;
+      *largest = -2;
+    }
+  }
+  return static_cast<double>(std::count(is_chosen.begin(), is_chosen.end(), true));
+}
+
+// What a decoded token takes of the routed layers of Moondream 3, and what each of their launches
+// takes in a chain of its own. Four layers' weights in turn: each row chooses 8 of 64 experts.
+void bench_routed_layers(Bench& b) {
+  constexpr int kLayers = 20, kOwnLayers = 4, kContext = 775;
+  constexpr int kPages = (kContext + kPageSize - 1) / kPageSize;
+  constexpr std::int64_t kDim = kHeads * kHeadDim, kExperts = 64, kChoices = 8, kInner = 1024;
+  struct Layer {
+    std::unique_ptr<const Matrix> qkv, router, tau, proj;
+    std::vector<std::unique_ptr<const Matrix>> up, down;
+  };
+  std::vector<Layer> layers;
+  for (int i = 0; i < kOwnLayers; ++i) {
+    Layer& layer = layers.emplace_back();
+    layer.qkv = b.matrix(3 * kDim, kDim);
+    layer.router = b.matrix_in(DType::kBf16, kExperts, kDim);
+    layer.tau = b.matrix_in(DType::kBf16, 2 * kHeads, 3 * kDim);
+    layer.proj = b.matrix(kDim, kDim);
+    for (std::int64_t e = 0; e < kExperts; ++e) {
+      layer.up.push_back(b.matrix(2 * kInner, kDim));
+      layer.down.push_back(b.matrix(kDim, kInner));
+    }
+  }
+  const Tensor scale = b.random(DType::kF32, {kDim}), bias = b.random(DType::kF32, {3 * kDim});
+  const Tensor rope = b.random(DType::kF32, {1024, 16, 2});
+  const Tensor position_scale = b.random(DType::kF32, {1024, kHeads});
+  const HeadLayout heads{kHeads, kHeads, kHeadDim, kPageSize};
+  for (const std::int32_t rows : {1, 4, 16}) {
+    const Bench::Pages pages = b.pages(DType::kBf16, std::int64_t{rows} * kPages);
+    std::vector<std::int32_t> starts = {0}, table, positions, slots;
+    for (std::int32_t s = 0; s < rows; ++s) {
+      starts.push_back(s + 1);
+      positions.push_back(kContext - 1);
+      slots.push_back(s * kPages * kPageSize + kContext - 1);
+      for (std::int32_t p = 0; p < kPages; ++p) table.push_back(s * kPages + p);
+    }
+    const std::vector<std::int32_t> contexts(static_cast<std::size_t>(rows), kContext);
+    const std::vector<std::int32_t> prefixes(static_cast<std::size_t>(rows), 730);
+    const Tensor at = b.tensor(DType::kI32, {rows}), to = b.tensor(DType::kI32, {rows});
+    b.stream().upload(std::as_bytes(std::span(positions)), at.view());
+    b.stream().upload(std::as_bytes(std::span(slots)), to.view());
+    const Tensor x = b.random(DType::kBf16, {rows, kDim});
+    const Tensor normed = b.random(DType::kBf16, {rows, kDim});
+    const Tensor qkv = b.random(DType::kBf16, {rows, 3 * kDim});
+    // The router's own logits are left alone: what random weights make of x may be much alike for
+    // all rows.
+    const Tensor router = b.tensor(DType::kF32, {rows, kExperts});
+    std::vector<float> routing = b.numbers(rows * kExperts);
+    const Tensor routed = b.tensor(DType::kF32, {rows, kExperts});
+    b.stream().upload(std::as_bytes(std::span(routing)), routed.view());
+    const Tensor tau_input = b.random(DType::kBf16, {rows, 3 * kDim});
+    const Tensor tau = b.tensor(DType::kBf16, {rows, 2 * kHeads});
+    const Tensor attended = b.random(DType::kBf16, {rows, kDim});
+    const Tensor experts = b.tensor(DType::kI32, {rows, kChoices});
+    const Tensor weights = b.tensor(DType::kF32, {rows, kChoices});
+    Ops& ops = b.ops();
+    Stream& on = b.stream();
+    const auto norm = [&](const Layer&) {
+      ops.layer_norm(on, x.view(), scale.view(), bias.rows(kDim), 1e-5f, normed.view());
+    };
+    const auto first = [&](const Layer& layer) {
+      ops.linears(on, std::array{LinearArgs{.x = normed.view(),
+                                            .weight = layer.qkv.get(),
+                                            .bias = bias.view(),
+                                            .y = qkv.view(),
+                                            .activated = tau_input.view(),
+                                            .activated_by = Activation::kGeluTanh},
+                                 LinearArgs{.x = normed.view(),
+                                            .weight = layer.router.get(),
+                                            .bias = bias.rows(kExperts),
+                                            .y = router.view()}});
+    };
+    const auto attention = [&](const Layer& layer) {
+      ops.cached_attention(on, {.qkv = qkv.view(),
+                                .tau = {.weight = layer.tau.get(),
+                                        .position_scale = position_scale.view(),
+                                        .input = tau_input.view(),
+                                        .output = tau.view()},
+                                .rope = rope.view(),
+                                .positions = at.view(),
+                                .slots = to.view(),
+                                .heads = heads,
+                                .pages = pages.view(),
+                                .batch = {.query_start = starts,
+                                          .context_len = contexts,
+                                          .prefix_len = prefixes,
+                                          .page_table = table,
+                                          .max_pages = kPages},
+                                .out = attended.view()});
+    };
+    const auto mlp = [&](const Layer& layer) {
+      const LinearArgs proj{.x = attended.view(),
+                            .weight = layer.proj.get(),
+                            .bias = bias.rows(kDim),
+                            .add = x.view(),
+                            .y = x.view()};
+      ops.routed_experts(on, {.x = normed.view(),
+                              .router = routed.view(),
+                              .experts = experts.view(),
+                              .weights = weights.view(),
+                              .up = layer.up,
+                              .down = layer.down,
+                              .lora = nullptr,
+                              .beside = &proj,
+                              .y = x.view()});
+    };
+    // `bytes` of each layer.
+    const auto chain = [&](const char* what, double bytes, const auto&... launches) {
+      const double us = b.time([&](int) {
+        for (int i = 0; i < kLayers; ++i) {
+          const Layer& layer = layers[static_cast<std::size_t>(i % kOwnLayers)];
+          (launches(layer), ...);
+        }
+      });
+      b.report(fmt::format("{} of {} rows, {} routed layers", what, rows, kLayers), us,
+               kLayers * bytes, 0);
+    };
+    const double used = num_chosen(routing, kExperts, kChoices);
+    const double expert_bytes = b.bytes_of_weight() * used * 3.0 * kInner * kDim;
+    const double qkv_bytes = b.bytes_of_weight() * 3.0 * kDim * kDim + 2.0 * kExperts * kDim;
+    const double proj_bytes = b.bytes_of_weight() * kDim * kDim;
+    const double cache_bytes = 4.0 * rows * kContext * kDim;
+    chain("norm", 0, norm);
+    chain("qkv and router", qkv_bytes, first);
+    chain("attention with tau", cache_bytes, attention);
+    chain("experts and proj", expert_bytes + proj_bytes, mlp);
+    chain("a token", qkv_bytes + cache_bytes + expert_bytes + proj_bytes, norm, first, attention,
+          mlp);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -526,6 +676,7 @@ int main(int argc, char** argv) {
     }
     if (wants("layer")) bench_layer(b);
     if (wants("experts")) bench_experts(b);
+    if (wants("routed")) bench_routed_layers(b);
     if (wants("vision")) bench_vision(b);
     if (wants("prefill")) {
       bench_linear(b, "prefill qkv", 775, 6144, 2048, Activation::kNone, false);

@@ -40,22 +40,22 @@ void TextModel::block(Stream& stream, int layer, const ForwardBatch& batch, cons
   const TensorView qkv = a.qkv.rows(rows), attention = a.attention.rows(rows);
 
   const Linear& inner = block.moe ? block.moe->router : block.fc1;
-  const bool is_activated = !block.moe && !batch.has_adapters();  // else it follows an adapter
+  // What an adapter adds to is activated behind that.
+  const bool is_activated = !block.moe && !batch.has_adapters();
+  const bool makes_tau_input = block.tau && !batch.has_adapters();
   ops_.layer_norm(stream, x, block.ln.weight.view(), block.ln.bias.view(), kLayerNormEps, normed);
-  const bool makes_tau_input = block.tau && !batch.has_adapters();  // else the same
-  ops_.linears(
-      stream,
-      std::array{LinearArgs{.x = normed,
-                            .weight = block.qkv.weight.get(),
-                            .bias = block.qkv.bias.view(),
-                            .y = qkv,
-                            .activated = makes_tau_input ? a.tau_input.rows(rows) : TensorView{},
-                            .activated_by = tau_activation_},
-                 LinearArgs{.x = normed,
+  LinearArgs to_qkv{
+      .x = normed, .weight = block.qkv.weight.get(), .bias = block.qkv.bias.view(), .y = qkv};
+  if (makes_tau_input) {
+    to_qkv.activated = a.tau_input.rows(rows);
+    to_qkv.activated_by = tau_activation_;
+  }
+  const LinearArgs to_inner{.x = normed,
                             .weight = inner.weight.get(),
                             .bias = inner.bias.view(),
                             .activation = is_activated ? Activation::kGeluTanh : Activation::kNone,
-                            .y = (block.moe ? a.router : a.mlp).rows(rows)}});
+                            .y = (block.moe ? a.router : a.mlp).rows(rows)};
+  ops_.linears(stream, std::array{to_qkv, to_inner});
   adapt(stream, layer, LoraTarget::kQkv, batch, normed, qkv);
   TauArgs tau;
   if (block.tau) {

@@ -11,7 +11,7 @@
 #   start 2         process start to first answer, page cache empty and full
 #   table 7         many questions: both models, bf16 and fp8, 3 and 33 tokens, 1 to 64 at once
 #   load 2          the same at 25, 50, 75 and 90 % of what was reached, for Moondream 2
-#   gpu 1           operations at the models' shapes (gpu_bench)
+#   gpu 2           operations at the models' shapes (gpu_bench)
 #
 # Three runs of less than ten minutes: "conformance golden agreement start", "sanitize", and "table load".
 set -uo pipefail

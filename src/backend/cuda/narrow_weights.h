@@ -21,6 +21,7 @@ struct Float8 {
 /// out as 480.
 __device__ __forceinline__ void widen_float8(unsigned four, unsigned (&pairs)[2]) {
   constexpr unsigned kTwoTo120 = 0x7b807b80u;  // 2^(127 - 7), twice
+  constexpr unsigned kMinus0 = 0x80008000u;
   unsigned wide[2];
   // Each byte becomes 16 bits, the upper eight of which repeat its sign.
   asm("prmt.b32 %0, %1, 0, 0x9180;" : "=r"(wide[0]) : "r"(four));
@@ -28,7 +29,10 @@ __device__ __forceinline__ void widen_float8(unsigned four, unsigned (&pairs)[2]
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const unsigned moved = (wide[i] << 4) & 0x87f087f0u;
-    asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(pairs[i]) : "r"(moved), "r"(kTwoTo120));
+    // What is added changes nothing; before compute capability 9.0 there is no product alone.
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;"
+        : "=r"(pairs[i])
+        : "r"(moved), "r"(kTwoTo120), "r"(kMinus0));
   }
 }
 

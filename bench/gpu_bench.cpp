@@ -32,6 +32,9 @@ constexpr int kHeadDim = 64;
 constexpr int kHeads = 32;
 constexpr int kPageSize = 16;
 constexpr std::int64_t kVocabulary = 51200;
+constexpr HeadLayout kLayout{kHeads, kHeads, kHeadDim, kPageSize};
+// Positions of a question about a picture, and the pages that they take.
+constexpr int kContext = 775, kPages = (kContext + kPageSize - 1) / kPageSize;
 
 template <class T>
 T must(Result<T> result) {
@@ -328,10 +331,8 @@ void bench_vision(Bench& b) {
 }
 
 void bench_text_attention(Bench& b, DType page_type) {
-  constexpr int kContext = 775, kPages = (kContext + kPageSize - 1) / kPageSize;
   constexpr std::int64_t kMost = 64;
   const Bench::Pages pages = b.pages(page_type, kMost * kPages);
-  const HeadLayout heads{kHeads, kHeads, kHeadDim, kPageSize};
   for (const std::int64_t sequences : {1, 4, 16, 64}) {
     for (const std::int64_t rows_each : {std::int64_t{1}, std::int64_t{kContext}}) {
       if (rows_each > 1 && sequences > 4) continue;
@@ -346,7 +347,7 @@ void bench_text_attention(Bench& b, DType page_type) {
       const Tensor qkv = b.random(DType::kBf16, {rows, 3 * kHeads * kHeadDim});
       const Tensor out = b.tensor(DType::kBf16, {rows, kHeads * kHeadDim});
       const double us = b.time([&](int) {
-        b.ops().paged_attention(b.stream(), qkv.view(), pages.view(), heads,
+        b.ops().paged_attention(b.stream(), qkv.view(), pages.view(), kLayout,
                                 {.query_start = starts,
                                  .context_len = contexts,
                                  .prefix_len = prefixes,
@@ -401,10 +402,45 @@ void bench_sampling(Bench& b) {
   bench("peaked", b.model_logits(1, 10, 18));
 }
 
+// Answers of one row each, at the last position of their contexts, and a layer's pages of them.
+class Decoded {
+ public:
+  Decoded(Bench& b, DType page_type, std::int32_t rows)
+      : pages(b.pages(page_type, std::int64_t{rows} * kPages)),
+        positions(b.tensor(DType::kI32, {rows})),
+        slots(b.tensor(DType::kI32, {rows})),
+        contexts_(static_cast<std::size_t>(rows), kContext),
+        prefixes_(static_cast<std::size_t>(rows), 730) {
+    std::vector<std::int32_t> at, to;
+    for (std::int32_t s = 0; s < rows; ++s) {
+      starts_.push_back(s + 1);
+      at.push_back(kContext - 1);
+      to.push_back(s * kPages * kPageSize + kContext - 1);
+      for (std::int32_t p = 0; p < kPages; ++p) table_.push_back(s * kPages + p);
+    }
+    b.stream().upload(std::as_bytes(std::span(at)), positions.view());
+    b.stream().upload(std::as_bytes(std::span(to)), slots.view());
+  }
+
+  AttentionBatch batch() const {
+    return {.query_start = starts_,
+            .context_len = contexts_,
+            .prefix_len = prefixes_,
+            .page_table = table_,
+            .max_pages = kPages};
+  }
+
+  const Bench::Pages pages;
+  const Tensor positions, slots;
+
+ private:
+  std::vector<std::int32_t> starts_ = {0}, contexts_, prefixes_, table_;
+};
+
 // What a decoded token takes of the device, without what the engine adds: the layers and the
 // vocabulary in a row, each with weights of its own.
 void bench_step(Bench& b, DType page_type) {
-  constexpr int kLayers = 24, kContext = 775, kPages = (kContext + kPageSize - 1) / kPageSize;
+  constexpr int kLayers = 24;
   constexpr std::int64_t kDim = kHeads * kHeadDim, kInner = 4 * kDim;
   struct Layer {
     std::unique_ptr<const Matrix> qkv, proj, fc1, fc2;
@@ -417,21 +453,8 @@ void bench_step(Bench& b, DType page_type) {
   const auto lm_head = b.matrix_in(DType::kBf16, kVocabulary, kDim);
   const Tensor scale = b.random(DType::kF32, {kInner}), bias = b.random(DType::kF32, {kVocabulary});
   const Tensor rope = b.random(DType::kF32, {1024, 16, 2});
-  const HeadLayout heads{kHeads, kHeads, kHeadDim, kPageSize};
   for (const std::int32_t rows : {1, 4, 16, 64}) {
-    const Bench::Pages pages = b.pages(page_type, std::int64_t{rows} * kPages);
-    std::vector<std::int32_t> starts = {0}, table, positions, slots;
-    for (std::int32_t s = 0; s < rows; ++s) {
-      starts.push_back(s + 1);
-      positions.push_back(kContext - 1);
-      slots.push_back(s * kPages * kPageSize + kContext - 1);
-      for (std::int32_t p = 0; p < kPages; ++p) table.push_back(s * kPages + p);
-    }
-    const std::vector<std::int32_t> contexts(static_cast<std::size_t>(rows), kContext);
-    const std::vector<std::int32_t> prefixes(static_cast<std::size_t>(rows), 730);
-    const Tensor at = b.tensor(DType::kI32, {rows}), to = b.tensor(DType::kI32, {rows});
-    b.stream().upload(std::as_bytes(std::span(positions)), at.view());
-    b.stream().upload(std::as_bytes(std::span(slots)), to.view());
+    const Decoded decoded(b, page_type, rows);
     const Tensor x = b.random(DType::kBf16, {rows, kDim}),
                  normed = b.tensor(DType::kBf16, {rows, kDim});
     const Tensor qkv = b.tensor(DType::kBf16, {rows, 3 * kDim}),
@@ -463,15 +486,11 @@ void bench_step(Bench& b, DType page_type) {
                        product(normed.view(), *layer.fc1, Activation::kGeluTanh, {}, mlp.view())});
         ops.cached_attention(on, {.qkv = qkv.view(),
                                   .rope = rope.view(),
-                                  .positions = at.view(),
-                                  .slots = to.view(),
-                                  .heads = heads,
-                                  .pages = pages.view(),
-                                  .batch = {.query_start = starts,
-                                            .context_len = contexts,
-                                            .prefix_len = prefixes,
-                                            .page_table = table,
-                                            .max_pages = kPages},
+                                  .positions = decoded.positions.view(),
+                                  .slots = decoded.slots.view(),
+                                  .heads = kLayout,
+                                  .pages = decoded.pages.view(),
+                                  .batch = decoded.batch(),
                                   .out = attended.view()});
         ops.add_linears(
             on,
@@ -488,7 +507,7 @@ void bench_step(Bench& b, DType page_type) {
     });
     const double weights =
         kDim * (b.bytes_of_weight() * kLayers * (4.0 * kDim + 2.0 * kInner) + 2.0 * kVocabulary);
-    const double cache = 2 * pages.bytes() * kLayers * rows * kContext * kDim;
+    const double cache = 2 * decoded.pages.bytes() * kLayers * rows * kContext * kDim;
     b.report(fmt::format("a token of {} answers, {} layers, pages of {}", rows, kLayers,
                          dtype_name(page_type)),
              us, weights + cache, 0);
@@ -512,8 +531,7 @@ double num_chosen(std::vector<float> logits, std::size_t experts, std::size_t ch
 // What a decoded token takes of the routed layers of Moondream 3, and what each of their launches
 // takes in a chain of its own. Four layers' weights in turn: each row chooses 8 of 64 experts.
 void bench_routed_layers(Bench& b) {
-  constexpr int kLayers = 20, kOwnLayers = 4, kContext = 775;
-  constexpr int kPages = (kContext + kPageSize - 1) / kPageSize;
+  constexpr int kLayers = 20, kOwnLayers = 4;
   constexpr std::int64_t kDim = kHeads * kHeadDim, kExperts = 64, kChoices = 8, kInner = 1024;
   struct Layer {
     std::unique_ptr<const Matrix> qkv, router, tau, proj;
@@ -534,21 +552,8 @@ void bench_routed_layers(Bench& b) {
   const Tensor scale = b.random(DType::kF32, {kDim}), bias = b.random(DType::kF32, {3 * kDim});
   const Tensor rope = b.random(DType::kF32, {1024, 16, 2});
   const Tensor position_scale = b.random(DType::kF32, {1024, kHeads});
-  const HeadLayout heads{kHeads, kHeads, kHeadDim, kPageSize};
   for (const std::int32_t rows : {1, 4, 16}) {
-    const Bench::Pages pages = b.pages(DType::kBf16, std::int64_t{rows} * kPages);
-    std::vector<std::int32_t> starts = {0}, table, positions, slots;
-    for (std::int32_t s = 0; s < rows; ++s) {
-      starts.push_back(s + 1);
-      positions.push_back(kContext - 1);
-      slots.push_back(s * kPages * kPageSize + kContext - 1);
-      for (std::int32_t p = 0; p < kPages; ++p) table.push_back(s * kPages + p);
-    }
-    const std::vector<std::int32_t> contexts(static_cast<std::size_t>(rows), kContext);
-    const std::vector<std::int32_t> prefixes(static_cast<std::size_t>(rows), 730);
-    const Tensor at = b.tensor(DType::kI32, {rows}), to = b.tensor(DType::kI32, {rows});
-    b.stream().upload(std::as_bytes(std::span(positions)), at.view());
-    b.stream().upload(std::as_bytes(std::span(slots)), to.view());
+    const Decoded decoded(b, DType::kBf16, rows);
     const Tensor x = b.random(DType::kBf16, {rows, kDim});
     const Tensor normed = b.random(DType::kBf16, {rows, kDim});
     const Tensor qkv = b.random(DType::kBf16, {rows, 3 * kDim});
@@ -587,15 +592,11 @@ void bench_routed_layers(Bench& b) {
                                         .input = tau_input.view(),
                                         .output = tau.view()},
                                 .rope = rope.view(),
-                                .positions = at.view(),
-                                .slots = to.view(),
-                                .heads = heads,
-                                .pages = pages.view(),
-                                .batch = {.query_start = starts,
-                                          .context_len = contexts,
-                                          .prefix_len = prefixes,
-                                          .page_table = table,
-                                          .max_pages = kPages},
+                                .positions = decoded.positions.view(),
+                                .slots = decoded.slots.view(),
+                                .heads = kLayout,
+                                .pages = decoded.pages.view(),
+                                .batch = decoded.batch(),
                                 .out = attended.view()});
     };
     const auto mlp = [&](const Layer& layer) {

@@ -1,12 +1,14 @@
 #pragma once
 
-// Weights in 8 and in 4 bits: where they lie, and how they become bf16, which tensor cores take.
+// Types of weights, and those in 8 and in 4 bits: where they lie, and how they become bf16, which
+// tensor cores take.
 // For .cu files.
 
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
 
+#include "backend/cuda/native_kernels.h"
 #include "kernels/int4_tile.h"
 
 namespace fovea::cuda {
@@ -37,6 +39,24 @@ __device__ __forceinline__ void widen_float8(unsigned four, unsigned (&pairs)[2]
 }
 
 using Int4Tile = kernels::int4_tile;
+
+/// Names a type of weights where a value is wanted.
+template <class T>
+struct WeightTag {
+  using Type = T;
+};
+/// launch(tag) with the tag of what a weight is stored as.
+template <class Launch>
+cudaError_t with_weight_type(WeightType type, const Launch& launch) {
+  switch (type) {
+    case WeightType::kFloat8:
+      return launch(WeightTag<Float8>{});
+    case WeightType::kInt4:
+      return launch(WeightTag<Int4Tile>{});
+    default:
+      return launch(WeightTag<__nv_bfloat16>{});
+  }
+}
 
 /// Whether a row's sums count the row's scale or step.
 template <class W>

@@ -299,14 +299,8 @@ cudaError_t launch(const RoutedRows& p, bool up, KernelStream on) {
 }  // namespace
 
 cudaError_t routed_rows(const RoutedRows& p, bool up, KernelStream on) {
-  switch (p.weight_type) {
-    case WeightType::kFloat8:
-      return launch<Float8>(p, up, on);
-    case WeightType::kInt4:
-      return launch<Int4Tile>(p, up, on);
-    default:
-      return launch<__nv_bfloat16>(p, up, on);
-  }
+  return with_weight_type(
+      p.weight_type, [&](auto tag) { return launch<typename decltype(tag)::Type>(p, up, on); });
 }
 
 }  // namespace fovea::cuda

@@ -4,7 +4,6 @@
 #include "backend/cuda/device_room.h"
 #include "backend/cuda/expert_places.h"
 #include "backend/cuda/native_kernels.h"
-#include "backend/cuda/stream_shape.h"
 #include "backend/cuda/weight_stream.h"
 #include "kernels/cuda_dependent.h"
 
@@ -161,14 +160,8 @@ cudaError_t stream(const ExpertProduct& p, bool up, KernelStream on) {
 }  // namespace
 
 cudaError_t streamed_experts(const ExpertProduct& p, bool up, KernelStream on) {
-  switch (p.weight_type) {
-    case WeightType::kFloat8:
-      return stream<Float8>(p, up, on);
-    case WeightType::kInt4:
-      return stream<Int4Tile>(p, up, on);
-    default:
-      return stream<__nv_bfloat16>(p, up, on);
-  }
+  return with_weight_type(
+      p.weight_type, [&](auto tag) { return stream<typename decltype(tag)::Type>(p, up, on); });
 }
 
 }  // namespace fovea::cuda

@@ -122,14 +122,9 @@ cudaError_t launch(const StreamedSum& args, KernelStream stream) {
 }  // namespace
 
 cudaError_t streamed_sum(const StreamedSum& args, KernelStream stream) {
-  switch (args.weight_type) {
-    case WeightType::kFloat8:
-      return launch<Float8>(args, stream);
-    case WeightType::kInt4:
-      return launch<Int4Tile>(args, stream);
-    default:
-      return launch<__nv_bfloat16>(args, stream);
-  }
+  return with_weight_type(args.weight_type, [&](auto tag) {
+    return launch<typename decltype(tag)::Type>(args, stream);
+  });
 }
 
 }  // namespace fovea::cuda

@@ -301,14 +301,8 @@ cudaError_t tile(const ExpertProduct& p, bool up, KernelStream on) {
 }  // namespace
 
 cudaError_t tiled_experts(const ExpertProduct& p, bool up, KernelStream on) {
-  switch (p.weight_type) {
-    case WeightType::kFloat8:
-      return tile<Float8>(p, up, on);
-    case WeightType::kInt4:
-      return tile<Int4Tile>(p, up, on);
-    default:
-      return tile<__nv_bfloat16>(p, up, on);
-  }
+  return with_weight_type(p.weight_type,
+                          [&](auto tag) { return tile<typename decltype(tag)::Type>(p, up, on); });
 }
 
 }  // namespace fovea::cuda

@@ -14,7 +14,7 @@ namespace {
 
 constexpr int kLeastMajor = 8;     // bf16 instructions
 constexpr int kCropsPerPass = 26;  // the two largest pictures in one pass
-constexpr int kPromptsPerStep = 2;
+constexpr int kPromptsPerStep = 3;
 constexpr int kStepsInFlight = 2;  // one runs, one waits
 
 std::string version_text(int version) {

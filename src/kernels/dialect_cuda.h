@@ -71,6 +71,7 @@ GPU_FN float gpu_exp2_flushed(float x) {
 }
 GPU_FN float gpu_exp(float x) { return expf(x); }
 GPU_FN float gpu_log(float x) { return logf(x); }
+GPU_FN float gpu_log2_about(float x) { return __log2f(x); }
 GPU_FN float gpu_sqrt(float x) { return sqrtf(x); }
 GPU_FN float gpu_tanh(float x) { return tanhf(x); }
 GPU_FN float gpu_sin(float x) { return sinf(x); }
@@ -91,12 +92,26 @@ GPU_FN u32 mul_hi(u32 a, u32 b) { return __umulhi(a, b); }
 GPU_FN void block_sync(const Thread&) { __syncthreads(); }
 GPU_FN void warp_sync(const Thread&) { __syncwarp(); }
 
-GPU_FN void cluster_sync(const Thread&) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-#else
+GPU_FN void cluster_sync(const Thread& t) {
   __syncthreads();
+#if __CUDA_ARCH__ >= 900
+  // A release waits for all that the block has stored, so one warp's is enough.
+  if (t.warp == 0) {
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+  } else {
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+  }
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+GPU_FN void cluster_arrive(const Thread&) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+#endif
+}
+GPU_FN void cluster_wait(const Thread&) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 #endif
 }
 #if __CUDA_ARCH__ >= 900
@@ -136,18 +151,26 @@ GPU_FN T warp_sum(const Thread& t, T value) {
   for (u32 mask = 16; mask > 0; mask /= 2) value += shuffle_xor(t, value, mask);
   return value;
 }
-GPU_FN float warp_max(const Thread& t, float value) {
-  GPU_UNROLL
-  for (u32 mask = 16; mask > 0; mask /= 2) value = fmaxf(value, shuffle_xor(t, value, mask));
-  return value;
+// Of integers one instruction does it.
+GPU_FN u32 warp_sum(const Thread&, u32 value) { return __reduce_add_sync(0xffffffffu, value); }
+GPU_FN u64 warp_sum(const Thread& t, u64 value) {
+  const u64 low = warp_sum(t, static_cast<u32>(value) & 0x3fffffu);
+  const u64 middle = warp_sum(t, static_cast<u32>(value >> 22) & 0x1fffffu);
+  const u64 high = warp_sum(t, static_cast<u32>(value >> 43));
+  return low + (middle << 22) + (high << 43);
 }
-GPU_FN u64 warp_max(const Thread& t, u64 value) {
-  GPU_UNROLL
-  for (u32 mask = 16; mask > 0; mask /= 2) {
-    const u64 other = shuffle_xor(t, value, mask);
-    value = other > value ? other : value;
-  }
-  return value;
+GPU_FN float warp_max(const Thread&, float value) {
+  // As integers in the same order; NaN is no maximum.
+  const u32 bits = as_u32(fmaxf(value, as_f32(0xff800000u)));
+  const u32 key = (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
+  const u32 largest = __reduce_max_sync(0xffffffffu, key);
+  return as_f32((largest & 0x80000000u) != 0 ? largest ^ 0x80000000u : ~largest);
+}
+GPU_FN u64 warp_max(const Thread&, u64 value) {
+  const u32 upper = static_cast<u32>(value >> 32);
+  const u32 high = __reduce_max_sync(0xffffffffu, upper);
+  const u32 low = upper == high ? static_cast<u32>(value) : 0;
+  return (static_cast<u64>(high) << 32) | __reduce_max_sync(0xffffffffu, low);
 }
 GPU_FN u32 lanes_where(const Thread&, bool holds) { return __ballot_sync(0xffffffffu, holds); }
 

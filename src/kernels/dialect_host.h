@@ -83,6 +83,8 @@ inline float gpu_exp2(float x) { return std::exp2(x); }
 inline float gpu_exp2_flushed(float x) { return std::exp2(x); }
 inline float gpu_exp(float x) { return std::exp(x); }
 inline float gpu_log(float x) { return std::log(x); }
+/// To some 2^-20; not the same on all devices.
+inline float gpu_log2_about(float x) { return std::log2(x); }
 inline float gpu_sqrt(float x) { return std::sqrt(x); }
 inline float gpu_tanh(float x) { return std::tanh(x); }
 inline float gpu_sin(float x) { return std::sin(x); }
@@ -108,8 +110,11 @@ inline u32 mul_hi(u32 a, u32 b) { return static_cast<u32>((u64{a} * b) >> 32); }
 inline void block_sync(const Thread& t) { t.fibers->block_barrier(t.index); }
 /// All threads of all blocks of the cluster; orders their shared memory. Here it has one block.
 inline void cluster_sync(const Thread& t) { block_sync(t); }
-/// Stores to where block `peer` of the cluster, which has reached a cluster_sync() before, has what
-/// this block has at `place`. It is there behind the next one.
+/// Tells the cluster's blocks that this one runs, and waits until all have told. Orders nothing.
+inline void cluster_arrive(const Thread&) {}
+inline void cluster_wait(const Thread&) {}
+/// Stores to where block `peer` of the cluster, which has been waited for before, has what this
+/// block has at `place`. It is there behind the next cluster_sync().
 template <class T>
 void store_to_peer(const Thread&, T* place, T value, u32) {
   *place = value;

@@ -91,6 +91,13 @@ GPU_FN void sum_drawn(Thread t, SampleMeasure measure, SampleScratch s) {
   block_sync(t);
 }
 
+/// What a segment counts; 0 behind the last.
+GPU_FN u64 mass_of_segment(u32 segment, SampleScratch s) {
+  if (segment >= s.num_segments) return 0;
+  const u64 upper = static_cast<u64>(s.added[2 * segment + 1]) << 16;
+  return s.masses[segment] + upper + s.added[2 * segment];
+}
+
 /// A word of the row; kNoWord: another thread has it.
 constexpr GPU_CONST u32 kNoWord = 0xffffffffu;
 struct SampledWord {
@@ -101,7 +108,8 @@ struct SampledWord {
 /// The first word, by ascending id, at which the mass summed so far passes the random share of all
 /// of it: to the one thread of the cluster whose word it is. `likeliest` should nothing be left.
 /// Where a segment's words sum to less than s.masses has, by a rounding, what is over is its last
-/// word's, and if none of them counts anything, the likeliest word's.
+/// word's, and if none of them counts anything, the likeliest word's. Blocks have kSegmentSteps
+/// warps at least.
 template <class Floats>
 GPU_FN SampledWord draw_word(Thread t, SampleWords<Floats> words, SampleDraw draw, u64 random,
                              SampledWord likeliest, SampleScratch s) {
@@ -109,64 +117,48 @@ GPU_FN SampledWord draw_word(Thread t, SampleWords<Floats> words, SampleDraw dra
   word.id = kNoWord;
   word.logit = 0;
 
-  // Every warp finds the segment.
-  u64 total = 0;
-  for (u32 i = t.lane; i < s.num_segments; i += kWarpSize) total += s.masses[i];
-  total = warp_sum(t, total);
+  // Every warp finds the segment; a lane has several side by side.
+  const u32 each = (s.num_segments + kWarpSize - 1) / kWarpSize;
+  u64 own = 0;
+  for (u32 n = 0; n < each; ++n) own += mass_of_segment(each * t.lane + n, s);
+  const u64 before_own = sum_before(t, own);
+  const u64 total = shuffle(t, before_own + own, kWarpSize - 1);
   if (total == 0) return t.index == 0 && words.first_segment == 0 ? likeliest : word;
-  u64 target = mul_hi(random, total), before = 0;
-  u32 segment = 0;
-  for (u32 first = 0; first < s.num_segments; first += kWarpSize) {
-    const u32 i = first + t.lane;
-    const u64 own = i < s.num_segments ? s.masses[i] : 0;
-    const u64 up_to = before + sum_before(t, own) + own;
-    const u32 lane = first_lane(t, up_to > target);
-    if (lane < kWarpSize) {
-      segment = first + lane;
-      before = shuffle(t, up_to - own, lane);
-      break;
-    }
-    before = shuffle(t, up_to, kWarpSize - 1);
-  }
-  const bool is_ours = segment >= words.first_segment && segment < words.end_segment &&
-                       (segment - words.first_segment) % t.num_warps == t.warp;
-  if (!is_ours) return word;
+  u64 target = mul_hi(random, total);
+  const u32 lane = first_lane(t, before_own + own > target);
+  u64 before = shuffle(t, before_own, lane);
+  u32 segment = each * lane;
+  while (before + mass_of_segment(segment, s) <= target) before += mass_of_segment(segment++, s);
+  if (segment < words.first_segment || segment >= words.end_segment) return word;
   target -= before;
 
-  // Its warp finds the step, and one lane the word.
-  u64 of_lane[kSegmentSteps], up_to_step[kSegmentSteps];
-  GPU_UNROLL
-  for (u32 step = 0; step < kSegmentSteps; ++step) {
-    const Float4 four = load_words(t, words, segment, step);
-    of_lane[step] = 0;
+  // A warp for each of its steps, and one lane has the word.
+  Float4 four;
+  own = 0;
+  if (t.warp < kSegmentSteps) {
+    four = load_words(t, words, segment, t.warp);
     GPU_UNROLL
     for (u32 j = 0; j < 4; ++j) {
-      of_lane[step] += mass_of(draw, four.value[j], first_id(t, segment, step) + j);
+      own += mass_of(draw, four.value[j], first_id(t, segment, t.warp) + j);
     }
+    const u64 of_step = warp_sum(t, own);
+    if (t.lane == 0) s.of_warps[t.warp] = of_step;
   }
-  before = 0;
+  block_sync(t);
+  if (t.warp >= kSegmentSteps) return word;
+  u64 before_step = 0, all = 0;
   GPU_UNROLL
   for (u32 step = 0; step < kSegmentSteps; ++step) {
-    up_to_step[step] = before += warp_sum(t, of_lane[step]);
+    if (step == t.warp) before_step = all;
+    all += s.of_warps[step];
   }
-  if (before == 0) return t.lane == 0 ? likeliest : word;
-  if (target >= before) target = before - 1;
-  u32 step = 0;
-  u64 own = of_lane[0];
-  before = 0;
-  GPU_UNROLL
-  for (u32 n = 0; n + 1 < kSegmentSteps; ++n) {
-    if (up_to_step[n] > target) continue;
-    step = n + 1;
-    own = of_lane[n + 1];
-    before = up_to_step[n];
-  }
-  before += sum_before(t, own);
+  if (all == 0) return t.index == 0 ? likeliest : word;
+  if (target >= all) target = all - 1;
+  before = before_step + sum_before(t, own);
   if (before > target || target - before >= own) return word;
-  const Float4 four = load_words(t, words, segment, step);
   GPU_UNROLL
   for (u32 j = 0; j < 4; ++j) {
-    const u32 id = first_id(t, segment, step) + j;
+    const u32 id = first_id(t, segment, t.warp) + j;
     const u64 mass = mass_of(draw, four.value[j], id);
     if (before <= target && target - before < mass) {
       word.id = id;
@@ -280,21 +272,22 @@ GPU_FN void sample(Thread t, const GPU_CONST SampleParams& p, const GPU_GLOBAL f
   const SampleScratch s = sample_scratch(scratch + segments_each * Place::kSharedBytes,
                                          p.num_segments, p.num_blocks, Place::kCopies);
 
-  // The first loads are under way before the row is known.
+  // The first loads are under way before the row is known, and the other blocks.
+  cluster_arrive(t);
   SegmentLogits own =
       original_segment(t, logits, p.vocab, p.loads_four != 0, words.first_segment + t.warp);
   const GPU_GLOBAL SampleRow* row = rows + t.block.x;
-  const SampleMode mode = mode_of(row, p.vocab);
-  const bool searches = (mode.draws && (mode.top_k > 0 || mode.top_p < 1.0f)) || p.max_top > 0;
-  if (searches) {
-    clear_buckets(t, s.low, (2 * Place::kCopies + 1) * kSampleBuckets);  // of_largest as well
+  const SampleMode mode = mode_of(row, p);
+  if (searches(mode)) {
+    clear_buckets(t, s.low, kSampleBuckets * Place::kCopies);
     if (t.index == 0) *s.turn = 0;
   }
+  for (u32 i = t.index; i < 2 * p.num_segments; i += t.num_warps * kWarpSize) s.added[i] = 0;
   if (t.warp == 0) {
     const u64 random = random_bits(row);
     if (t.lane == 0) *s.random = random;
   }
-  cluster_sync(t);  // all blocks are there
+  cluster_wait(t);
   for (u32 segment = words.first_segment + t.warp; segment < words.end_segment;
        segment += t.num_warps) {
     if (segment != words.first_segment + t.warp) {
@@ -308,8 +301,8 @@ GPU_FN void sample(Thread t, const GPU_CONST SampleParams& p, const GPU_GLOBAL f
       warp_sync(t);
     }
     own = without_nan(own);
-    if (mode.draws || p.max_top > 0) store_segment(t, words, segment, own);
-    look_at_segment(t, own, segment, mode, searches, p.num_blocks, s.known);
+    if (mode.draws || mode.lists_top) store_segment(t, words, segment, own);
+    look_at_segment(t, own, segment, mode, p.num_blocks, s.known);
   }
   cluster_sync(t);
   const SampleSummary known = summarise(t, p.num_segments, mode.scale, s.known);
@@ -342,7 +335,7 @@ GPU_FN void sample(Thread t, const GPU_CONST SampleParams& p, const GPU_GLOBAL f
   draw.measure.scale = mode.scale;
   draw.floor = no_floor();
   draw.min_p = mode.min_p;
-  if (p.max_top > 0) {
+  if (mode.lists_top) {
     SampleMeasure measure;  // whatever the temperature is
     measure.largest = known.largest;
     measure.scale = 1.44269504f;
@@ -352,13 +345,12 @@ GPU_FN void sample(Thread t, const GPU_CONST SampleParams& p, const GPU_GLOBAL f
   }
   if (mode.draws) {
     if (mode.cuts) {
-      const float reach = gpu_min(distance(draw.measure, known.smallest), kSampleReach);
-      const SampleCut cut = cut_words<Place>(t, words, mode, draw.measure, reach, known.drawn, s);
+      const SampleCut cut = cut_words<Place>(t, words, mode, draw.measure, known, s);
       draw.floor = cut.floor;
       if (cut.num_listed > 0) {
         word = draw_listed(t, cut.num_listed, draw, *s.random, word, s);
       } else {
-        sum_drawn(t, words, draw, s);
+        if (!cut.has_masses) sum_drawn(t, words, draw, s);
         word = draw_word(t, words, draw, *s.random, word, s);
       }
     } else {

@@ -56,23 +56,30 @@ GPU_FN bool changes_logits(const GPU_GLOBAL SampleRow* row) {
 
 /// How a row is drawn from.
 struct SampleMode {
-  bool draws;  // or takes the likeliest word
-  bool cuts;   // by top-k, top-p or min-p
-  u32 top_k;   // 0 = all words
+  bool draws;      // or takes the likeliest word
+  bool cuts;       // by top-k, top-p or min-p
+  bool lists_top;  // there is room for the likeliest words
+  u32 top_k;       // 0 = all words
   float top_p;
   float min_p;
   float scale;  // powers of two of a logit: log2(e) / temperature
 };
-GPU_FN SampleMode mode_of(const GPU_GLOBAL SampleRow* row, u32 vocab) {
+GPU_FN SampleMode mode_of(const GPU_GLOBAL SampleRow* row, const GPU_CONST SampleParams& p) {
   SampleMode mode;
   // With less, a logit's distance would not be a number.
   mode.draws = row->temperature > 0 && is_finite(1.44269504f / row->temperature);
-  mode.top_k = row->top_k < vocab ? row->top_k : 0;
+  mode.top_k = row->top_k < p.vocab ? row->top_k : 0;
+  mode.lists_top = p.max_top > 0;
   mode.top_p = row->top_p;
   mode.min_p = row->min_p > 0 ? gpu_min(row->min_p, 1.0f) : 0.0f;
   mode.cuts = mode.draws && (mode.top_k > 0 || mode.top_p < 1.0f || mode.min_p > 0);
   mode.scale = mode.draws ? 1.44269504f / row->temperature : 1.44269504f;
   return mode;
+}
+
+/// Whether words of the row are looked for by their logits.
+GPU_FN bool searches(SampleMode mode) {
+  return mode.lists_top || (mode.draws && (mode.top_k > 0 || mode.top_p < 1.0f));
 }
 
 /// How far words of a row are from its likeliest.

@@ -180,22 +180,25 @@ struct SampleKnown {
   GPU_SHARED u64* likeliest;  // the rank of the word
   GPU_SHARED u32* total;      // of e^(logit - largest)
   GPU_SHARED u32* drawn;      // of the same at the row's temperature
+  GPU_SHARED u32* near;       // of the largest logits of lanes' halves alone, as `drawn`
   GPU_SHARED u32* smallest;   // finite logit; +infinity when there is none
-  GPU_SHARED u32* of_lanes;   // [num_segments, 2, kWarpSize] each lane's largest logits
+  GPU_SHARED u32*
+      of_lanes;  // [num_segments, 2, kWarpSize] the largest logit of each half of a lane's
   GPU_SHARED u64* likeliest_of_row;
-  GPU_SHARED u32* of_row;  // [3] its total, drawn and smallest
+  GPU_SHARED u32* of_row;  // [4] its total, drawn, near and smallest
 };
 
-/// Looks at a segment and tells all blocks: of rows that are searched also the smallest logit and
-/// the two largest of each lane.
+/// Looks at a segment and tells all blocks: of rows that are searched also the largest logit of
+/// each lane, and the smallest where its distance may have to be within reach.
 GPU_FN void look_at_segment(Thread t, SegmentLogits logits, u32 segment, SampleMode mode,
-                            bool is_searched, u32 num_blocks, SampleKnown known) {
-  float largest = as_f32(0xff800000u);
+                            u32 num_blocks, SampleKnown known) {
+  float of_half[2] = {as_f32(0xff800000u), as_f32(0xff800000u)};
   GPU_UNROLL
   for (u32 i = 0; i < kSegmentWords / kWarpSize; ++i) {
-    largest = gpu_max(largest, logits.of_step[i / 4].value[i % 4]);
+    const u32 half = i / (kSegmentWords / kWarpSize / 2);
+    of_half[half] = gpu_max(of_half[half], logits.of_step[i / 4].value[i % 4]);
   }
-  largest = warp_max(t, largest);
+  const float largest = warp_max(t, gpu_max(of_half[0], of_half[1]));
   // Where no word is possible, all are infinitely far from 0 as well.
   const float origin = largest > as_f32(0xff800000u) ? largest : 0.0f;
   u32 first = kSegmentWords;  // of the largest words, from the segment's first on
@@ -205,7 +208,7 @@ GPU_FN void look_at_segment(Thread t, SegmentLogits logits, u32 segment, SampleM
     if (logits.of_step[i / 4].value[i % 4] == largest) first = first_id(t, 0, i / 4) + i % 4;
   }
   const u64 likeliest = warp_max(t, ranked(largest, segment * kSegmentWords + first));
-  float total = 0, drawn = 0;
+  float total = 0, drawn = 0, near = 0;
   if (mode.draws && mode.top_k == 0 && mode.scale != 1.44269504f) {
     GPU_UNROLL
     for (u32 i = 0; i < kSegmentWords / kWarpSize; ++i) {
@@ -222,27 +225,32 @@ GPU_FN void look_at_segment(Thread t, SegmentLogits logits, u32 segment, SampleM
     }
     drawn = total = warp_sum(t, total);
   }
-  float smallest = as_f32(0x7f800000u);
-  if (is_searched) {
-    float of_lane = as_f32(0xff800000u), second = of_lane;
+  float smallest = as_f32(0xff800000u);  // as if no limit were known
+  if (mode.lists_top || (mode.draws && mode.top_k > 0)) {
+    smallest = as_f32(0x7f800000u);
     GPU_UNROLL
     for (u32 i = 0; i < kSegmentWords / kWarpSize; ++i) {
       const float logit = logits.of_step[i / 4].value[i % 4];
       if (logit > as_f32(0xff800000u)) smallest = gpu_min(smallest, logit);
-      second = gpu_max(second, gpu_min(of_lane, logit));
-      of_lane = gpu_max(of_lane, logit);
     }
     smallest = -warp_max(t, -smallest);
+  }
+  if (searches(mode)) {
     GPU_SHARED u32* of_lanes = known.of_lanes + 2 * segment * kWarpSize + t.lane;
-    for (u32 peer = 0; peer < num_blocks; ++peer) {
-      store_to_peer(t, of_lanes, as_u32(of_lane), peer);
-      store_to_peer(t, of_lanes + kWarpSize, as_u32(second), peer);
+    GPU_UNROLL
+    for (u32 half = 0; half < 2; ++half) {
+      near += relative_mass((origin - of_half[half]) * mode.scale);
+      for (u32 peer = 0; peer < num_blocks; ++peer) {
+        store_to_peer(t, of_lanes + half * kWarpSize, as_u32(of_half[half]), peer);
+      }
     }
+    near = warp_sum(t, near);
   }
   if (t.lane >= num_blocks) return;
   store_to_peer(t, known.likeliest + segment, likeliest, t.lane);
   store_to_peer(t, known.total + segment, as_u32(total), t.lane);
   store_to_peer(t, known.drawn + segment, as_u32(drawn), t.lane);
+  store_to_peer(t, known.near + segment, as_u32(near), t.lane);
   store_to_peer(t, known.smallest + segment, as_u32(smallest), t.lane);
 }
 
@@ -250,9 +258,10 @@ GPU_FN void look_at_segment(Thread t, SegmentLogits logits, u32 segment, SampleM
 struct SampleSummary {
   u64 likeliest;   // the rank of the word
   float largest;   // its logit; -infinity when no word is possible
-  float smallest;  // finite logit, if one was looked for
+  float smallest;  // finite logit; -infinity if none was looked for
   float total;     // of e^(logit - largest)
   float drawn;     // the same at the row's temperature, unless top-k cuts it
+  float near;      // of this, what the largest words of lanes' halves count, if they are searched
 };
 /// From what is known of all segments.
 GPU_FN SampleSummary summarise(Thread t, u32 num_segments, float scale, SampleKnown known) {
@@ -268,19 +277,22 @@ GPU_FN SampleSummary summarise(Thread t, u32 num_segments, float scale, SampleKn
     row.likeliest = warp_max(t, row.likeliest);
     row.smallest = -warp_max(t, -row.smallest);
     row.largest = number_of(row.likeliest);
-    row.total = row.drawn = 0;
+    row.total = row.drawn = row.near = 0;
     for (u32 i = t.lane; i < num_segments; i += kWarpSize) {
       const float away = row.largest - number_of(known.likeliest[i]);
       row.total = gpu_fma(as_f32(known.total[i]), relative_mass(away * 1.44269504f), row.total);
       row.drawn = gpu_fma(as_f32(known.drawn[i]), relative_mass(away * scale), row.drawn);
+      row.near = gpu_fma(as_f32(known.near[i]), relative_mass(away * scale), row.near);
     }
     row.total = warp_sum(t, row.total);
     row.drawn = warp_sum(t, row.drawn);
+    row.near = warp_sum(t, row.near);
     if (t.lane == 0) {
       *known.likeliest_of_row = row.likeliest;
       known.of_row[0] = as_u32(row.total);
       known.of_row[1] = as_u32(row.drawn);
-      known.of_row[2] = as_u32(row.smallest);
+      known.of_row[2] = as_u32(row.near);
+      known.of_row[3] = as_u32(row.smallest);
     }
   }
   block_sync(t);
@@ -288,7 +300,8 @@ GPU_FN SampleSummary summarise(Thread t, u32 num_segments, float scale, SampleKn
   row.largest = number_of(row.likeliest);
   row.total = as_f32(known.of_row[0]);
   row.drawn = as_f32(known.of_row[1]);
-  row.smallest = as_f32(known.of_row[2]);
+  row.near = as_f32(known.of_row[2]);
+  row.smallest = as_f32(known.of_row[3]);
   return row;
 }
 

@@ -571,6 +571,26 @@ TEST_P(ManyWords, AreDrawnAsAScanOfAllWouldDraw) {
   }
 }
 
+// A limit that is passed a ten-thousandth before or behind the last word of a level.
+TEST_P(ManyWords, EndWhereManyEqualsEnd) {
+  constexpr std::size_t kVocab = 51200, kLevels = 256;
+  constexpr float kStep = 0.05f;
+  Floats logits(kVocab);
+  for (std::size_t i = 0; i < kVocab; ++i) logits[i] = -kStep * static_cast<float>(i % kLevels);
+  double all = 0, before = 0;
+  const auto mass = [](std::size_t level) { return std::exp(-kStep * static_cast<double>(level)); };
+  for (std::size_t level = 0; level < kLevels; ++level) all += mass(level);
+  std::vector<SamplingRow> rows;
+  for (std::size_t level = 0; level < 32; ++level) {
+    before += mass(level);
+    for (const double change : {-1e-4, 1e-4}) {
+      const auto top_p = static_cast<float>(before / all * (1 + change));
+      rows.push_back({.temperature = 1, .top_p = top_p});
+    }
+  }
+  check(logits, std::move(rows), "levels of equals");
+}
+
 // More than the shared memory of a device's blocks holds.
 TEST_P(ManyWords, MayBeHundredsOfThousands) {
   const Floats logits = random_floats(300'001, 95, 12);

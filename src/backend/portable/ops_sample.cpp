@@ -13,8 +13,9 @@ using kernels::KernelId;
 
 namespace {
 
-constexpr std::int64_t kLeastWarps = 8, kMostWarps = 26;  // of a block; see entries.inc
-constexpr std::int64_t kLeastSegments = 4;                // for which a block of their own pays
+// Of a block; see draw_word() and entries.inc.
+constexpr std::int64_t kLeastWarps = kernels::kSegmentSteps, kMostWarps = 26;
+constexpr std::int64_t kLeastSegments = 4;  // for which a block of their own pays
 
 // Blocks that share a row's words: as many as run at once, but two at least for long rows. What
 // comes out does not depend on it.

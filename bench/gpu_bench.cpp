@@ -23,6 +23,9 @@
 #include "backend/registry.h"
 #include "backend/stream.h"
 #include "tensor/half.h"
+#ifdef FOVEA_CUDA
+#include "cuda_copy.h"
+#endif
 
 namespace {
 
@@ -640,6 +643,21 @@ void bench_routed_layers(Bench& b) {
   }
 }
 
+#ifdef FOVEA_CUDA
+// Yardsticks: a large copy, and copies of as many bytes as the products of a decoded layer read.
+void bench_copy(Bench& b) {
+  constexpr double kQkvAndFc1 = 7.0 * 2048 * 2048, kProjAndFc2 = 5.0 * 2048 * 2048;
+  const auto report = [&](const std::string& what, double bytes) {
+    b.report("copy, " + what, cuda_copy_us(static_cast<std::size_t>(bytes)), bytes, 0);
+  };
+  report("1 GiB", 1 << 30);
+  for (const auto& [type, size] : {std::pair{"bf16", 2.0}, {"fp8", 1.0}, {"int4", 0.5625}}) {
+    report(fmt::format("as qkv and fc1 in {}", type), size * kQkvAndFc1);
+    report(fmt::format("as proj and fc2 in {}", type), size * kProjAndFc2);
+  }
+}
+#endif
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -648,13 +666,9 @@ int main(int argc, char** argv) {
   const auto wants = [&](const char* part) {
     return parts.empty() || std::find(parts.begin(), parts.end(), part) != parts.end();
   };
-  if (wants("copy")) {
-    const Tensor from = b.tensor(DType::kF32, {1 << 28});
-    const Tensor to = b.tensor(DType::kF32, {1 << 28});
-    const double us = b.time(
-        [&](int) { b.ops().activate(b.stream(), from.view(), Activation::kNone, to.view()); });
-    b.report("copy of 1 GiB by a kernel", us, 8.0 * (1 << 28), 0);
-  }
+#ifdef FOVEA_CUDA
+  if (wants("copy")) bench_copy(b);
+#endif
   if (wants("sampling")) bench_sampling(b);
   std::vector<DType> page_types = {DType::kBf16};
   if (wants("kv8")) page_types.insert(page_types.end(), {DType::kI8, DType::kF8E4M3});

@@ -410,8 +410,8 @@ class Decoded {
  public:
   Decoded(Bench& b, DType page_type, std::int32_t rows)
       : pages(b.pages(page_type, std::int64_t{rows} * kPages)),
-        positions(b.tensor(DType::kI32, {rows})),
-        slots(b.tensor(DType::kI32, {rows})),
+        positions_(b.tensor(DType::kI32, {rows})),
+        slots_(b.tensor(DType::kI32, {rows})),
         contexts_(static_cast<std::size_t>(rows), kContext),
         prefixes_(static_cast<std::size_t>(rows), 730) {
     std::vector<std::int32_t> at, to;
@@ -421,22 +421,30 @@ class Decoded {
       to.push_back(s * kPages * kPageSize + kContext - 1);
       for (std::int32_t p = 0; p < kPages; ++p) table_.push_back(s * kPages + p);
     }
-    b.stream().upload(std::as_bytes(std::span(at)), positions.view());
-    b.stream().upload(std::as_bytes(std::span(to)), slots.view());
+    b.stream().upload(std::as_bytes(std::span(at)), positions_.view());
+    b.stream().upload(std::as_bytes(std::span(to)), slots_.view());
   }
 
-  AttentionBatch batch() const {
-    return {.query_start = starts_,
-            .context_len = contexts_,
-            .prefix_len = prefixes_,
-            .page_table = table_,
-            .max_pages = kPages};
+  // From the packed projection on.
+  CachedAttentionArgs attention(const Tensor& qkv, const Tensor& rope, const Tensor& out) const {
+    return {.qkv = qkv.view(),
+            .rope = rope.view(),
+            .positions = positions_.view(),
+            .slots = slots_.view(),
+            .heads = kLayout,
+            .pages = pages.view(),
+            .batch = {.query_start = starts_,
+                      .context_len = contexts_,
+                      .prefix_len = prefixes_,
+                      .page_table = table_,
+                      .max_pages = kPages},
+            .out = out.view()};
   }
 
   const Bench::Pages pages;
-  const Tensor positions, slots;
 
  private:
+  const Tensor positions_, slots_;
   std::vector<std::int32_t> starts_ = {0}, contexts_, prefixes_, table_;
 };
 
@@ -487,14 +495,7 @@ void bench_step(Bench& b, DType page_type) {
             on,
             std::array{product(normed.view(), *layer.qkv, Activation::kNone, {}, qkv.view()),
                        product(normed.view(), *layer.fc1, Activation::kGeluTanh, {}, mlp.view())});
-        ops.cached_attention(on, {.qkv = qkv.view(),
-                                  .rope = rope.view(),
-                                  .positions = decoded.positions.view(),
-                                  .slots = decoded.slots.view(),
-                                  .heads = kLayout,
-                                  .pages = decoded.pages.view(),
-                                  .batch = decoded.batch(),
-                                  .out = attended.view()});
+        ops.cached_attention(on, decoded.attention(qkv, rope, attended));
         ops.add_linears(
             on,
             std::array{product(attended.view(), *layer.proj, Activation::kNone, x.view(), x.view()),
@@ -589,18 +590,12 @@ void bench_routed_layers(Bench& b) {
                                             .y = router.view()}});
     };
     const auto attention = [&](const Layer& layer) {
-      ops.cached_attention(on, {.qkv = qkv.view(),
-                                .tau = {.weight = layer.tau.get(),
-                                        .position_scale = position_scale.view(),
-                                        .input = tau_input.view(),
-                                        .output = tau.view()},
-                                .rope = rope.view(),
-                                .positions = decoded.positions.view(),
-                                .slots = decoded.slots.view(),
-                                .heads = kLayout,
-                                .pages = decoded.pages.view(),
-                                .batch = decoded.batch(),
-                                .out = attended.view()});
+      CachedAttentionArgs args = decoded.attention(qkv, rope, attended);
+      args.tau = {.weight = layer.tau.get(),
+                  .position_scale = position_scale.view(),
+                  .input = tau_input.view(),
+                  .output = tau.view()};
+      ops.cached_attention(on, args);
     };
     const auto mlp = [&](const Layer& layer) {
       const LinearArgs proj{.x = attended.view(),
@@ -646,7 +641,8 @@ void bench_routed_layers(Bench& b) {
 #ifdef FOVEA_CUDA
 // Yardsticks: a large copy, and copies of as many bytes as the products of a decoded layer read.
 void bench_copy(Bench& b) {
-  constexpr double kQkvAndFc1 = 7.0 * 2048 * 2048, kProjAndFc2 = 5.0 * 2048 * 2048;
+  constexpr double kDim = kHeads * kHeadDim;
+  constexpr double kQkvAndFc1 = 7 * kDim * kDim, kProjAndFc2 = 5 * kDim * kDim;
   const auto report = [&](const std::string& what, double bytes) {
     b.report("copy, " + what, cuda_copy_us(static_cast<std::size_t>(bytes)), bytes, 0);
   };

@@ -94,7 +94,7 @@ GPU_FN void sum_drawn(Thread t, SampleMeasure measure, SampleScratch s) {
 /// What a segment counts; 0 behind the last.
 GPU_FN u64 mass_of_segment(u32 segment, SampleScratch s) {
   if (segment >= s.num_segments) return 0;
-  const u64 upper = static_cast<u64>(s.added[2 * segment + 1]) << 16;
+  const u64 upper = static_cast<u64>(s.added[2 * segment + 1]) << WordsInShared::kLowBits;
   return s.masses[segment] + upper + s.added[2 * segment];
 }
 

@@ -130,9 +130,7 @@ GPU_FN SampleCut cut_by_mass(Thread t, SampleWords<typename Place::Floats> words
   SampleCut cut = no_cut();
   for (;;) {
     const u32 count = list_and_sum(t, words, search, bucket, s);
-    u64 before = 0;
-    for (u32 i = t.lane; i < s.num_segments; i += kWarpSize) before += s.masses[i];
-    before = warp_sum(t, before);
+    const u64 before = sum_of_masses(t, s);
     const bool is_last = bucket == kSampleBuckets - 1;
     if (before > limit) {
       --bucket;
@@ -209,9 +207,7 @@ GPU_FN SampleCut cut_words(Thread t, SampleWords<typename Place::Floats> words, 
     }
     drop_words(t, words, cut.floor);
     list_and_sum(t, words, search, kSampleBuckets, s);  // all of them are in front of that
-    total = 0;
-    for (u32 i = t.lane; i < s.num_segments; i += kWarpSize) total += s.masses[i];
-    total = warp_sum(t, total);
+    total = sum_of_masses(t, s);
   } else {
     if (!(top_p < 1.0f)) return cut;
     const float kept = reach_of_top_p(top_p, row.drawn, s.num_segments);

@@ -40,7 +40,7 @@ struct SampleScratch {
   GPU_SHARED u32* low;       // [kSampleBuckets, copies] cells of buckets: lower bits of sums
   GPU_SHARED u32* high;      // [kSampleBuckets, copies] right behind them, the upper bits
   GPU_SHARED u64* sums;      // [num_blocks, kSampleBuckets] buckets, without copies
-  GPU_SHARED u64* totals;    // [kSampleBuckets] of the cluster
+  GPU_SHARED u64* totals;    // [kSampleBuckets] as find_bucket() looks at them
   GPU_SHARED u64* list;      // [2, num_blocks, kSampleList] ranks, in turns
   GPU_SHARED u64* listed;    // [kSampleList] the same side by side
   GPU_SHARED u64* of_warps;  // [kWarpSize]
@@ -540,11 +540,17 @@ GPU_FN u32 list_and_sum(Thread t, SampleWords<Floats> words, SampleSearch search
       other += before != 0 ? whole_mass(relative_mass(distance(search.measure, next))) : 0;
       before &= before - 1;
     }
-    own += other;
-    own = warp_sum(t, own);
+    own = warp_sum(t, own + other);
     if (t.lane < s.num_blocks) store_to_peer(t, s.masses + segment, own, t.lane);
   }
   return gather_lists(t, search, true, s);
+}
+
+/// What all segments come to that list_and_sum() summed up.
+GPU_FN u64 sum_of_masses(Thread t, SampleScratch s) {
+  u64 sum = 0;
+  for (u32 i = t.lane; i < s.num_segments; i += kWarpSize) sum += s.masses[i];
+  return warp_sum(t, sum);
 }
 
 /// A floor that is perhaps there.
@@ -560,8 +566,7 @@ GPU_FN FoundFloor compare_listed(Thread t, u32 count, u64 before, u64 limit, Sam
   for (u32 first = 0; first < count; first += num_threads / kSharers) {
     const u32 i = first + t.index / kSharers;
     const u64 rank = i < count ? s.listed[i] : ~static_cast<u64>(0);
-    u64 passed = before;
-    if (t.index % kSharers != 0) passed = 0;
+    u64 passed = t.index % kSharers == 0 ? before : 0;
     for (u32 j = t.index % kSharers; j < count; j += kSharers) {
       passed += s.listed[j] > rank ? s.listed_masses[j] : 0;
     }
@@ -582,10 +587,9 @@ GPU_FN FoundFloor compare_listed(Thread t, u32 count, u64 before, u64 limit, Sam
 GPU_FN void add_listed(Thread t, u32 count, SampleFloor floor, SampleScratch s) {
   for (u32 i = t.index; i < count; i += t.num_warps * kWarpSize) {
     const u64 rank = s.listed[i];
-    const u32 id = place_of(rank), mass = s.listed_masses[i];
-    if (!stays(floor, number_of(rank), id)) continue;
-    atomic_add_u32(s.added + 2 * (id / kSegmentWords), mass & 0xffff);
-    atomic_add_u32(s.added + 2 * (id / kSegmentWords) + 1, mass >> 16);
+    if (!stays(floor, number_of(rank), place_of(rank))) continue;
+    GPU_SHARED u32* added = s.added + 2 * (place_of(rank) / kSegmentWords);
+    add_mass(WordsInShared(), added, added + 1, s.listed_masses[i]);
   }
   block_sync(t);
 }

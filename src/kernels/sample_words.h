@@ -181,15 +181,14 @@ struct SampleKnown {
   GPU_SHARED u32* total;      // of e^(logit - largest)
   GPU_SHARED u32* drawn;      // of the same at the row's temperature
   GPU_SHARED u32* near;       // of the largest logits of lanes' halves alone, as `drawn`
-  GPU_SHARED u32* smallest;   // finite logit; +infinity when there is none
-  GPU_SHARED u32*
-      of_lanes;  // [num_segments, 2, kWarpSize] the largest logit of each half of a lane's
+  GPU_SHARED u32* smallest;   // as of SampleSummary; +infinity when no logit is finite
+  GPU_SHARED u32* of_lanes;   // [num_segments, 2, kWarpSize] largest logits of lanes' halves
   GPU_SHARED u64* likeliest_of_row;
   GPU_SHARED u32* of_row;  // [4] its total, drawn, near and smallest
 };
 
-/// Looks at a segment and tells all blocks: of rows that are searched also the largest logit of
-/// each lane, and the smallest where its distance may have to be within reach.
+/// Looks at a segment and tells all blocks: of rows that are searched also the largest logits of
+/// the lanes' halves, and the smallest where its distance may have to be within reach.
 GPU_FN void look_at_segment(Thread t, SegmentLogits logits, u32 segment, SampleMode mode,
                             u32 num_blocks, SampleKnown known) {
   float of_half[2] = {as_f32(0xff800000u), as_f32(0xff800000u)};

@@ -1,3 +1,4 @@
+#include "backend/cuda/block_cluster.h"
 #include "backend/cuda/new_row.h"
 #include "kernels/attention.h"
 #include "kernels/cuda_dependent.h"
@@ -58,36 +59,20 @@ struct KeyRows {
   }
 };
 
-// What a block's warps have of the softmax, and what they have together.
-template <int kDim>
+// What a block's warps have of the softmax, and, of the first of a row's blocks, what each block
+// has.
+template <int kDim, int kSplit>
 struct Parts {
   float largest[kWarps], totals[kWarps];
   float sums[kWarps][kDim];
-  float joined_largest, joined_total;
-  float joined_sums[kDim];
+  float block_largest[kSplit], block_totals[kSplit];
+  float block_sums[kSplit][kDim];
 };
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-__device__ __forceinline__ void cluster_sync() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
-                   : "memory");
-}
-// A float that lies at `mine` in the shared memory of another block of the cluster.
-__device__ __forceinline__ float of_block(const float* mine, unsigned rank) {
-  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(mine));
-  unsigned there;
-  float value;
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
-  asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(value) : "r"(there));
-  return value;
-}
-#else
-__device__ __forceinline__ void cluster_sync() {}
-__device__ __forceinline__ float of_block(const float* mine, unsigned) { return *mine; }
-#endif
 
-// The warps' parts as one; of a row that has one block, to `out`.
+// The warps' parts as one: of a row that has one block to `out`, else to the first of its blocks.
 template <int kDim, int kSplit>
-__device__ __forceinline__ void join_warps(Parts<kDim>& parts, __nv_bfloat16* out) {
+__device__ __forceinline__ void join_warps(Parts<kDim, kSplit>& parts, int rank,
+                                           __nv_bfloat16* out) {
   for (int d = threadIdx.x; d < kDim; d += kWarps * 32) {
     float joined = -1e30f;
     for (int w = 0; w < kWarps; ++w) joined = fmaxf(joined, parts.largest[w]);
@@ -100,10 +85,10 @@ __device__ __forceinline__ void join_warps(Parts<kDim>& parts, __nv_bfloat16* ou
     if constexpr (kSplit == 1) {
       out[d] = __float2bfloat16_rn(sum / mass);
     } else {
-      parts.joined_sums[d] = sum;
+      store_to_block(&parts.block_sums[rank][d], sum, 0);
       if (d == 0) {
-        parts.joined_total = mass;
-        parts.joined_largest = joined;
+        store_to_block(&parts.block_totals[rank], mass, 0);
+        store_to_block(&parts.block_largest[rank], joined, 0);
       }
     }
   }
@@ -111,17 +96,17 @@ __device__ __forceinline__ void join_warps(Parts<kDim>& parts, __nv_bfloat16* ou
 
 // The blocks' parts as one, by the first of them.
 template <int kDim, int kSplit>
-__device__ __forceinline__ void join_blocks(const Parts<kDim>& parts, __nv_bfloat16* out) {
+__device__ __forceinline__ void join_blocks(const Parts<kDim, kSplit>& parts, __nv_bfloat16* out) {
   for (int d = threadIdx.x; d < kDim; d += kWarps * 32) {
     float joined = -1e30f;
-    for (unsigned b = 0; b < kSplit; ++b) {
-      joined = fmaxf(joined, of_block(&parts.joined_largest, b));
-    }
+#pragma unroll
+    for (int b = 0; b < kSplit; ++b) joined = fmaxf(joined, parts.block_largest[b]);
     float sum = 0, mass = 0;
-    for (unsigned b = 0; b < kSplit; ++b) {
-      const float factor = exp2f(of_block(&parts.joined_largest, b) - joined);
-      mass += of_block(&parts.joined_total, b) * factor;
-      sum += of_block(&parts.joined_sums[d], b) * factor;
+#pragma unroll
+    for (int b = 0; b < kSplit; ++b) {
+      const float factor = exp2f(parts.block_largest[b] - joined);
+      mass += parts.block_totals[b] * factor;
+      sum += parts.block_sums[b][d] * factor;
     }
     out[d] = __float2bfloat16_rn(sum / mass);
   }
@@ -138,7 +123,7 @@ __global__ void __launch_bounds__(kWarps * 32, kBlocksOfMultiprocessor) decode(N
   constexpr int kGroups = 32 / kLanes;    // keys of a warp at a time
   constexpr int kStep = kWarps * kGroups;
   const DecodedRows& p = all.rows;
-  __shared__ Parts<kDim> parts;
+  __shared__ Parts<kDim, kSplit> parts;
   __shared__ OwnHead<kDim> own;
   __shared__ float scratch[2][kWarps];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -146,6 +131,7 @@ __global__ void __launch_bounds__(kWarps * 32, kBlocksOfMultiprocessor) decode(N
   const int head = blockIdx.y / kSplit, rank = blockIdx.y % kSplit;
   const int kv_head = head * p.num_kv_heads / p.num_heads;
 
+  if constexpr (kSplit > 1) cluster_arrive();  // before others store to this block it has begun
   if (!kNew || !all.is_early) kernels::wait_for_earlier_kernels();
   const int sequence = kNew ? blockIdx.x : p.tables[p.tiles_at + 2 * blockIdx.x];
   const int row_of_sequence = kNew ? 0 : p.tables[p.tiles_at + 2 * blockIdx.x + 1];
@@ -284,11 +270,11 @@ __global__ void __launch_bounds__(kWarps * 32, kBlocksOfMultiprocessor) decode(N
   __syncthreads();
   auto* out = static_cast<__nv_bfloat16*>(p.out) +
               (static_cast<std::size_t>(row) * p.num_heads + head) * kDim;
-  join_warps<kDim, kSplit>(parts, out);
+  if constexpr (kSplit > 1) cluster_wait();
+  join_warps(parts, rank, out);
   if constexpr (kSplit > 1) {
     cluster_sync();
-    if (rank == 0) join_blocks<kDim, kSplit>(parts, out);
-    cluster_sync();  // nobody leaves before its part was read
+    if (rank == 0) join_blocks(parts, out);
   }
 }
 

@@ -291,6 +291,9 @@ void CudaOps::add_linears(Stream& stream, std::span<const LinearArgs> products) 
   }
   auto& cuda_stream = static_cast<CudaStream&>(stream);
   if (!cuda_stream.check(cudaSetDevice(options_.device_index), "choosing the device")) return;
+  if (!has_room_for_sum(terms[0]->weight_type, terms[0]->m, cuda_stream.starts_early())) {
+    return PortableOps::add_linears(stream, products);
+  }
   StreamedSum sum{.first = as_term(*terms[0]),
                   .second = as_term(*terms[1]),
                   .y = terms[0]->y,

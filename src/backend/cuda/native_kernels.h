@@ -90,8 +90,9 @@ struct StreamedTerm {
   int k;               ///< a multiple of 32
 };
 /// y += first + second for up to kMostStreamedRows rows; can_stream_parts() of the common
-/// divisor of their depths. first_is_early: first.x was written before the kernel in front of this
-/// one, which touches neither of them and waits before it lets this one start.
+/// divisor of their depths, and has_room_for_sum(). first_is_early: first.x was written before the
+/// kernel in front of this one, which touches neither of them and waits before it lets this one
+/// start.
 struct StreamedSum {
   StreamedTerm first, second;
   void* y;  ///< [m, n] bf16
@@ -100,6 +101,9 @@ struct StreamedSum {
   bool first_is_early;
 };
 cudaError_t streamed_sum(const StreamedSum& args, KernelStream stream);
+/// Whether a block of the current device has the shared memory for it. has_clusters: as
+/// KernelStream::starts_early.
+bool has_room_for_sum(WeightType type, int rows, bool has_clusters);
 
 /// One of the two products of routed experts, for all experts at once. Places are (row, choice)
 /// pairs sorted by expert, as kernels/moe.h sorts them.

@@ -14,17 +14,22 @@ namespace {
 
 template <class W>
 constexpr bool kIsBf16 = std::is_same_v<W, __nv_bfloat16>;
-// Narrow weights of up to 8 rows come in longer pieces.
-template <class W, int kGroups>
-constexpr int kSpans = !kIsBf16<W> && kGroups == 1 ? 2 : 1;
 
 // ---- the first product and its gate
 
-// A block has several items in turn; three share a multiprocessor.
-constexpr int kWarps = 8, kBlocksOfMultiprocessor = 3;
+// A block has several items in turn; three share a multiprocessor. Of narrow weights each warp
+// keeps what it meets of x (of a depth of up to 2,048); of more than 8 rows two blocks have
+// registers for it.
+constexpr int kWarps = 8;
 template <class W, int kGroups>
-using GatedStream =
-    WeightStream<W, kWarps, (kGroups == 1 ? 56 : 48) << 10, kGroups, kSpans<W, kGroups>>;
+struct GatedShape {
+  static constexpr int kAheadBytes = (!kIsBf16<W> ? 64 : kGroups == 1 ? 56 : 48) << 10;
+  static constexpr int kSpans = kIsBf16<W> ? 1 : 4;
+  static constexpr int kOfMultiprocessor = !kIsBf16<W> && kGroups > 1 ? 2 : 3;
+};
+template <class W, int kGroups>
+using GatedStream = WeightStream<W, kWarps, GatedShape<W, kGroups>::kAheadBytes, kGroups,
+                                 GatedShape<W, kGroups>::kSpans>;
 
 // An item is 8 rows of h and the 8 of g that belong to them, of one expert, by all rows of x: those
 // that did not choose it cost nothing, and are left out of what is stored.
@@ -33,7 +38,8 @@ class GatedItems {
  public:
   static constexpr bool kScalesParts = false;
   static constexpr bool kReadsEarly = true;
-  static constexpr bool kWindows = false;
+  static constexpr bool kPartsDiffer = false;
+  static constexpr bool kSharesX = true;
   static constexpr int kOutputs = 8;
 
   __device__ GatedItems(const RoutedRows& p, const RowRouting<kGroups * 8>& routing)
@@ -43,7 +49,7 @@ class GatedItems {
     return (items - static_cast<int>(blockIdx.x) + static_cast<int>(gridDim.x) - 1) /
            static_cast<int>(gridDim.x);
   }
-  __device__ __forceinline__ void weight_rows(int item, int, const W*& upper,
+  __device__ __forceinline__ void weight_rows(int item, int, int, const W*& upper,
                                               const W*& lower) const {
     const void* weight = p_.weights[expert(item)];
     const int n = min(first_output(item) + lane_row(), p_.inner - 1);
@@ -94,7 +100,8 @@ class GatedItems {
 };
 
 template <class W, int kGroups>
-__global__ void __launch_bounds__(kWarps * 32, kBlocksOfMultiprocessor) gate_rows(RoutedRows p) {
+__global__ void __launch_bounds__(kWarps * 32, GatedShape<W, kGroups>::kOfMultiprocessor)
+    gate_rows(RoutedRows p) {
   using Stream = GatedStream<W, kGroups>;
   extern __shared__ __align__(128) char shared[];  // copies come in lines
   __shared__ RowRouting<kGroups * 8> routing;
@@ -111,9 +118,10 @@ __global__ void __launch_bounds__(kWarps * 32, kBlocksOfMultiprocessor) gate_row
 
 // ---- the second product
 
+// Narrow weights come in longer pieces.
 template <class W, int kGroups>
 using SumStream =
-    WeightStream<W, StreamShape::kWarps, StreamShape::kAheadBytes, kGroups, kSpans<W, kGroups>>;
+    WeightStream<W, StreamShape::kWarps, StreamShape::kAheadBytes, kGroups, kIsBf16<W> ? 1 : 2>;
 
 // y += the sum over the experts, and `beside`, in terms of the experts' depth. A block has 16
 // outputs of all rows; of a term, a row that did not choose the expert is zeros. Where all warps
@@ -124,7 +132,8 @@ class SumItems {
  public:
   static constexpr bool kScalesParts = kHasRowScale<W>;
   static constexpr bool kReadsEarly = false;
-  static constexpr bool kWindows = false;
+  static constexpr bool kPartsDiffer = false;
+  static constexpr bool kSharesX = false;
   // What the block's outputs count of each used expert, and of `beside`; in shared memory.
   struct Scales {
     float of_used[kMostRoutedExperts][Stream::kRows], beside[Stream::kRows];
@@ -142,7 +151,7 @@ class SumItems {
         first_output_(static_cast<int>(blockIdx.x) * Stream::kRows) {}
   __device__ int num_parts() const { return (num_terms() + terms_of_part_ - 1) / terms_of_part_; }
   __device__ int depth() const { return terms_of_part_ * p_.inner; }
-  __device__ __forceinline__ void weight_rows(int, int part, const W*& upper,
+  __device__ __forceinline__ void weight_rows(int, int part, int, const W*& upper,
                                               const W*& lower) const {
     const Term term = term_of(part);
     const void* weight = term.is_beside ? p_.beside.weight : p_.weights[routing_.used[term.at]];
@@ -152,7 +161,7 @@ class SumItems {
     upper = back(weight_row<W>(weight, n, p_.dim, k, from));
     lower = back(weight_row<W>(weight, n + 8, p_.dim, k, from));
   }
-  __device__ __forceinline__ float2 part_scale(int, int part) const {
+  __device__ __forceinline__ float2 part_scale(int, int part, int) const {
     const Term term = term_of(part);
     const float* scale = term.is_beside ? scales_.beside : scales_.of_used[term.at];
     return {scale[lane_row()], scale[lane_row() + 8]};
@@ -280,7 +289,7 @@ __global__ void __launch_bounds__(StreamShape::kThreads, 1) add_rows(RoutedRows 
 template <class W, int kGroups>
 cudaError_t launch(const RoutedRows& p, bool up, KernelStream on) {
   if (up) {
-    const int blocks = device_room().multiprocessors * kBlocksOfMultiprocessor;
+    const int blocks = device_room().multiprocessors * GatedShape<W, kGroups>::kOfMultiprocessor;
     return launch_behind(gate_rows<W, kGroups>, dim3(static_cast<unsigned>(blocks)), kWarps * 32,
                          on, p, static_cast<int>(sizeof(typename GatedStream<W, kGroups>::Shared)));
   }

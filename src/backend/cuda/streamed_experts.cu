@@ -56,7 +56,8 @@ class ExpertItems {
  public:
   static constexpr bool kScalesParts = false;
   static constexpr bool kReadsEarly = kUp;
-  static constexpr bool kWindows = false;
+  static constexpr bool kPartsDiffer = false;
+  static constexpr bool kSharesX = false;
   static constexpr int kOutputs = kUp ? 8 : 16;
 
   __device__ ExpertItems(const ExpertProduct& p, const Places& places, int num_pieces)
@@ -66,7 +67,7 @@ class ExpertItems {
     return (items - static_cast<int>(blockIdx.x) + static_cast<int>(gridDim.x) - 1) /
            static_cast<int>(gridDim.x);
   }
-  __device__ __forceinline__ void weight_rows(int item, int, const W*& upper,
+  __device__ __forceinline__ void weight_rows(int item, int, int, const W*& upper,
                                               const W*& lower) const {
     const void* weight = p_.weights[piece(item).expert];
     const int n = min(first_output(item) + lane_row(), outputs() - 1);

@@ -12,13 +12,29 @@ namespace {
 constexpr int kTileRows = 16;
 __host__ __device__ constexpr int tiles_of(int n) { return (n + kTileRows - 1) / kTileRows; }
 
+// Four blocks share a multiprocessor: few warps have to meet where an item ends, and of the others
+// some are always at work. Of narrow weights, which take more instructions than bytes, pieces are
+// longer and less is under way. Where each warp keeps what it meets of x (of a depth of up to
+// 2,048), fewer blocks find registers: that pays for more than 8 rows, and for 4 bits.
+template <class W, int kGroups>
+struct Shape {
+  static constexpr bool kIsBf16 = std::is_same_v<W, __nv_bfloat16>;
+  static constexpr bool kKeepsX = std::is_same_v<W, Int4Tile> || (!kIsBf16 && kGroups > 1);
+  static constexpr int kAheadBytes = (kIsBf16 ? 48 : kKeepsX ? 64 : 32) << 10;
+  static constexpr int kSpans = kIsBf16 ? 1 : kKeepsX ? 4 : 2;
+  static constexpr int kOfMultiprocessor = !kKeepsX ? 4 : kGroups == 1 ? 3 : 2;
+  // Whether scales and biases are asked for before they are wanted. Of bf16 that gains nothing; of
+  // more rows, or of 4 bits, there are no registers left for it.
+  static constexpr bool kReadies = std::is_same_v<W, Float8> && kGroups == 1;
+};
 // Every num_blocks-th 16 rows of the weights of both products, from the block's own on.
 template <class Stream, class W, int kGroups>
 class Items {
  public:
   static constexpr bool kScalesParts = false;
   static constexpr bool kReadsEarly = false;
-  static constexpr bool kWindows = false;
+  static constexpr bool kPartsDiffer = false;
+  static constexpr bool kSharesX = true;
 
   __device__ Items(const StreamedLinear& first, const StreamedLinear& second, int block,
                    int num_blocks)
@@ -27,7 +43,7 @@ class Items {
     const int tiles = tiles_of(first_.n) + tiles_of(second_.n);
     return (tiles - block_ + num_blocks_ - 1) / num_blocks_;
   }
-  __device__ __forceinline__ void weight_rows(int item, int, const W*& upper,
+  __device__ __forceinline__ void weight_rows(int item, int, int, const W*& upper,
                                               const W*& lower) const {
     const StreamedLinear& p = product(item);
     const int n = first_row(item) + lane_row();
@@ -43,10 +59,9 @@ class Items {
                           : nullptr;
     }
   }
-  // A thread finishes the same row of an item for some rows of x. Of bf16 it gains nothing to have
-  // asked before; of more rows, or of 4 bits, there are no registers left for it.
+  // A thread finishes the same row of an item for some rows of x.
   static_assert(Stream::kThreads % Stream::kRows == 0);
-  static constexpr bool kReadies = std::is_same_v<W, Float8> && kGroups == 1;
+  static constexpr bool kReadies = Shape<W, kGroups>::kReadies;
   struct Ready {
     float scale, bias;
   };
@@ -101,17 +116,6 @@ class Items {
   int block_, num_blocks_;
 };
 
-// Four blocks share a multiprocessor: few warps have to meet where an item ends, and of the others
-// some are always at work. Of narrow weights, which take more instructions than bytes, pieces are
-// longer and less is under way. More than 8 rows by weights in 4 bits take more registers.
-template <class W, int kGroups>
-struct Shape {
-  static constexpr bool kIsBf16 = std::is_same_v<W, __nv_bfloat16>;
-  static constexpr bool kIsTight = std::is_same_v<W, Int4Tile> && kGroups > 1;
-  static constexpr int kAheadBytes = (kIsBf16 ? 48 : kIsTight ? 40 : 32) << 10;
-  static constexpr int kSpans = kIsBf16 || kGroups > 1 ? 1 : 2;
-  static constexpr int kOfMultiprocessor = kIsTight ? 3 : 4;
-};
 constexpr int kWarps = 8, kThreads = kWarps * 32;
 template <class W, int kGroups>
 using StreamOf =

@@ -243,7 +243,7 @@ void bench_layer(Bench& b) {
   const auto report = [&](const std::string& what, std::int64_t weights, double us) {
     b.report(what, us, b.bytes_of_weight() * static_cast<double>(weights), 0);
   };
-  for (const std::int64_t rows : {1, 4, 8, 16}) {
+  for (const std::int64_t rows : {1, 4, 8, 16, 32, 48, 64}) {
     const Tensor x = b.random(DType::kBf16, {rows, kDim}), y = b.random(DType::kBf16, {rows, kDim});
     const Tensor wide = b.random(DType::kBf16, {rows, kInner});
     const Tensor qkv = b.tensor(DType::kBf16, {rows, 3 * kDim});
@@ -464,7 +464,7 @@ void bench_step(Bench& b, DType page_type) {
   const auto lm_head = b.matrix_in(DType::kBf16, kVocabulary, kDim);
   const Tensor scale = b.random(DType::kF32, {kInner}), bias = b.random(DType::kF32, {kVocabulary});
   const Tensor rope = b.random(DType::kF32, {1024, 16, 2});
-  for (const std::int32_t rows : {1, 4, 16, 64}) {
+  for (const std::int32_t rows : {1, 4, 16, 32, 64}) {
     const Decoded decoded(b, page_type, rows);
     const Tensor x = b.random(DType::kBf16, {rows, kDim}),
                  normed = b.tensor(DType::kBf16, {rows, kDim});

@@ -140,6 +140,15 @@ Floats random_floats(std::int64_t count, std::uint64_t seed, float scale) {
   return values;
 }
 
+Floats small_numbers(std::int64_t rows, std::int64_t width, std::uint64_t seed) {
+  Floats values = random_floats(rows * width, seed, 7);
+  for (float& value : values) value = std::round(std::clamp(value, -7.0f, 7.0f));
+  for (std::int64_t row = 0; row < rows; ++row) {
+    values[static_cast<std::size_t>(row * width + row % width)] = 7;
+  }
+  return values;
+}
+
 Ints random_ints(std::int64_t count, std::int32_t below, std::uint64_t seed) {
   Ints values;
   std::uint64_t state = seed;

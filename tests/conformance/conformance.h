@@ -103,6 +103,9 @@ std::vector<std::uint32_t> row_bits(const Guarded& matrix, std::int64_t begin, s
 
 /// Uniform in [-scale, scale); the same for the same seed.
 Floats random_floats(std::int64_t count, std::uint64_t seed, float scale = 1);
+/// Whole numbers up to 7, and one 7 in every row: what they come to in 8 bits, with a scale for
+/// each row, needs no rounding.
+Floats small_numbers(std::int64_t rows, std::int64_t width, std::uint64_t seed);
 Ints random_ints(std::int64_t count, std::int32_t below, std::uint64_t seed);
 /// Rounded to bf16.
 Floats rounded(Floats values);

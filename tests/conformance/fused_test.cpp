@@ -47,12 +47,18 @@ TEST_P(Fused, ProductsThatAddToOneTensor) {
     std::int64_t rows, outputs, first, second;
   };
   for (const Case c : {Case{1, 40, 64, 256}, Case{3, 17, 96, 64}, Case{8, 64, 2048, 1024},
-                       Case{9, 130, 32, 4096}, Case{16, 32, 160, 96}, Case{30, 64, 64, 128}}) {
+                       Case{9, 130, 32, 4096}, Case{16, 32, 160, 96}, Case{30, 64, 64, 128},
+                       Case{13, 20, 2112, 4160}, Case{50, 40, 128, 320}}) {
     for (const DType storage : {DType::kBf16, DType::kF8E4M3, DType::kInt4}) {
       const auto w1 = matrix(c.outputs, c.first, storage, 11, 0.2f),
                  w2 = matrix(c.outputs, c.second, storage, 12, 0.2f);
-      const Guarded x1 = tensor(random16(c.rows * c.first, 13), {c.rows, c.first});
-      const Guarded x2 = tensor(random16(c.rows * c.second, 14), {c.rows, c.second});
+      // Of more rows a product alone may take x in 8 bits as well.
+      const auto input = [&](std::int64_t width, std::uint64_t seed) {
+        const Floats x = storage == DType::kF8E4M3 ? small_numbers(c.rows, width, seed)
+                                                   : random16(c.rows * width, seed);
+        return tensor(x, {c.rows, width});
+      };
+      const Guarded x1 = input(c.first, 13), x2 = input(c.second, 14);
       const Guarded b1 = Guarded::of(random_floats(c.outputs, 15), {c.outputs});
       const Guarded b2 = Guarded::of(random_floats(c.outputs, 16), {c.outputs});
       const Floats before = random16(c.rows * c.outputs, 17);
@@ -206,7 +212,8 @@ TEST_P(Fused, ExpertsFromTheRouterOn) {
                        Case{4, 64, 32, 9, 3}, Case{1, 160, 96, 5, 2}, Case{1, 2048, 1024, 3, 2},
                        Case{2, 256, 64, 64, 8}, Case{7, 160, 96, 40, 1}, Case{8, 512, 128, 64, 8},
                        Case{8, 64, 32, 2, 2}, Case{9, 128, 32, 33, 7}, Case{16, 96, 64, 64, 8},
-                       Case{17, 64, 32, 9, 3}, Case{3, 64, 32, 70, 4}, Case{3, 64, 32, 20, 9}}) {
+                       Case{17, 64, 32, 9, 3}, Case{3, 64, 32, 70, 4}, Case{3, 64, 32, 20, 9},
+                       Case{12, 2048, 32, 4, 2}, Case{10, 2560, 32, 3, 2}}) {
     for (const DType storage : {DType::kBf16, DType::kF8E4M3, DType::kInt4}) {
       std::vector<std::unique_ptr<const Matrix>> up, down;
       for (std::int64_t e = 0; e < c.experts; ++e) {
@@ -263,13 +270,24 @@ TEST_P(Fused, DecodedLayersDoNotOvertakeOneAnother) {
     std::unique_ptr<const Matrix> qkv, proj, fc1, fc2, router, tau;
     std::vector<std::unique_ptr<const Matrix>> up, down;
   };
-  for (const std::int32_t rows : {1, 2, 4, 12}) {
+  struct Case {
+    std::int32_t rows;
+    DType storage = DType::kBf16;
+  };
+  std::vector<Case> cases = {{1}, {2}, {4}, {12}};
+  if (GetParam().device == "cuda") {
+    cases.insert(cases.end(),
+                 {{1, DType::kInt4}, {12, DType::kF8E4M3}, {12, DType::kInt4}, {40, DType::kInt4}});
+  }
+  for (const Case& c : cases) {
+    const std::int32_t rows = c.rows;
+    const DType storage = c.storage;
     const Sequences s(heads, Ints(static_cast<std::size_t>(rows), 300));
     const Ints prefixes(s.contexts.size(), 0);
     const auto make = [&](int index, bool routed) {
       const auto seed = static_cast<std::uint64_t>(1000 * index);
       const auto of = [&](std::int64_t m, std::int64_t n, std::uint64_t number) {
-        return matrix(m, n, DType::kBf16, seed + number, 0.06f);
+        return matrix(m, n, storage, seed + number, 0.06f);
       };
       Layer layer{of(3 * dim, dim, 1), of(dim, dim, 2), nullptr, nullptr, nullptr, nullptr, {}, {}};
       if (routed) {
@@ -371,7 +389,8 @@ TEST_P(Fused, DecodedLayersDoNotOvertakeOneAnother) {
         for (const float value : expected.floats()) ASSERT_TRUE(std::isfinite(value));
         for (int i = 0; i < (GetParam().device == "cuda" ? 20 : 1); ++i) {
           ASSERT_EQ(bits(run(false, pools, full)), bits(expected))
-              << rows << " rows, pages of " << dtype_name(pages) << ", run " << i;
+              << rows << " rows, " << dtype_name(storage) << ", pages of " << dtype_name(pages)
+              << ", run " << i;
         }
       }
     }

@@ -25,16 +25,6 @@ class SixteenBit : public ConformanceTest {
   static Floats random16(std::int64_t count, std::uint64_t seed, float scale = 1) {
     return rounded(random_floats(count, seed, scale));
   }
-  // Whole numbers up to 7, and one 7 in every row: what they come to in 8 bits, with a scale for
-  // each row, needs no rounding.
-  static Floats small_numbers(std::int64_t rows, std::int64_t width, std::uint64_t seed) {
-    Floats values = random_floats(rows * width, seed, 7);
-    for (float& value : values) value = std::round(std::clamp(value, -7.0f, 7.0f));
-    for (std::int64_t row = 0; row < rows; ++row) {
-      values[static_cast<std::size_t>(row * width + row % width)] = 7;
-    }
-    return values;
-  }
   void check_experts(std::uint64_t num_experts, std::int64_t dim, std::int64_t inner,
                      std::int64_t k, const Ints& chosen);
   // run(dtype) -> result, once in f32 and once in bf16.
@@ -125,10 +115,13 @@ TEST_P(SixteenBit, LinearForEveryNumberOfRows) {
   struct Product {
     std::int64_t m, n, k;
   };
-  for (const Product s :
-       {Product{1, 40, 64}, Product{3, 17, 96}, Product{8, 130, 512}, Product{9, 64, 72},
-        Product{20, 136, 160}, Product{32, 48, 1024}, Product{33, 64, 40}, Product{70, 264, 136},
-        Product{150, 72, 588}, Product{50, 7, 33}, Product{2, 40, 8192}, Product{13, 24, 2336}}) {
+  std::vector<Product> products = {{1, 40, 64},    {3, 17, 96},    {8, 130, 512}, {9, 64, 72},
+                                   {20, 136, 160}, {32, 48, 1024}, {33, 64, 40},  {70, 264, 136},
+                                   {150, 72, 588}, {50, 7, 33},    {2, 40, 8192}, {13, 24, 2336},
+                                   {16, 24, 2048}};
+  // Enough for every block of a large device to have several tiles.
+  if (GetParam().device == "cuda") products.insert(products.end(), {{7, 9000, 96}, {12, 9000, 96}});
+  for (const Product s : products) {
     const Floats w = random16(s.n * s.k, 2);
     const Floats bias = random_floats(s.n, 3);
     const Guarded weight = Guarded::of(w, {s.n, s.k}), bias_tensor = Guarded::of(bias, {s.n});
@@ -172,7 +165,7 @@ TEST_P(SixteenBit, ProductsAtOnceAreThoseOneAfterTheOther) {
     DType y;
   };
   const std::int64_t k = 160;
-  for (const std::int64_t rows : {1, 9, 16, 40}) {
+  for (const std::int64_t rows : {1, 9, 16, 24, 40}) {
     for (const auto& [first, second] : {std::pair{Product{200, DType::kBf16, DType::kBf16},
                                                   Product{33, DType::kBf16, DType::kF32}},
                                         std::pair{Product{48, DType::kF8E4M3, DType::kBf16},

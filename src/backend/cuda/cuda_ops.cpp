@@ -55,6 +55,36 @@ StreamedTerm as_term(const StreamedLinear& product) {
   return {product.x, product.weight, product.scale, product.bias, product.k};
 }
 
+// `rows` of `bytes` each further; null stays null.
+template <class T>
+T* further(T* data, std::int64_t rows, std::int64_t bytes) {
+  using Byte = std::conditional_t<std::is_const_v<T>, const std::byte, std::byte>;
+  return data == nullptr ? nullptr : reinterpret_cast<Byte*>(data) + rows * bytes;
+}
+// The kMostStreamedRows rows of a product from one on, or as many as there are.
+StreamedLinear rows_of(const StreamedLinear& all, int from) {
+  StreamedLinear part = all;
+  const std::int64_t y_bytes = all.n * std::int64_t{all.y_is_f32 ? 4 : 2};
+  part.m = std::min(all.m - from, kMostStreamedRows);
+  part.x = further(all.x, from, all.k * std::int64_t{2});
+  part.y = further(all.y, from, y_bytes);
+  part.activated = further(all.activated, from, y_bytes);
+  if (all.add_rows == all.m) {
+    part.add = further(all.add, from, all.n * std::int64_t{all.add_is_f32 ? 4 : 2});
+    part.add_rows = part.m;
+  }
+  return part;
+}
+StreamedSum rows_of(const StreamedSum& all, int from) {
+  StreamedSum part = all;
+  part.m = std::min(all.m - from, kMostStreamedRows);
+  for (StreamedTerm* term : {&part.first, &part.second}) {
+    term->x = further(term->x, from, term->k * std::int64_t{2});
+  }
+  part.y = further(all.y, from, all.n * std::int64_t{2});
+  return part;
+}
+
 }  // namespace
 
 WeightType weight_type(const portable::DeviceMatrix& matrix) {
@@ -76,10 +106,17 @@ bool are_aligned(std::initializer_list<TensorView> tensors) {
 }
 
 // A product for the kernel of few rows, if it takes it.
-std::optional<StreamedLinear> CudaOps::as_streamed(const LinearArgs& args) const {
+std::optional<StreamedLinear> CudaOps::as_streamed(const LinearArgs& args,
+                                                   MostRows most_rows) const {
   const portable::DeviceMatrix& matrix = device_matrix(*args.weight);
   const std::int64_t rows = args.x.shape[0];
-  if (!is_native(args) || !can_stream(rows, matrix.cols())) return std::nullopt;
+  if (rows == 0 || rows > most_rows(weight_type(matrix)) || !is_native(args) ||
+      !can_stream(matrix.cols())) {
+    return std::nullopt;
+  }
+  // What is added to every few rows again could not be cut.
+  const std::int64_t add_rows = args.add.empty() ? 1 : args.add.shape[0];
+  if (rows > kMostStreamedRows && !args.add.empty() && add_rows != rows) return std::nullopt;
   return StreamedLinear{.x = args.x.data,
                         .weight = matrix.weight().data,
                         .scale = matrix.scale().empty() ? nullptr : matrix.scale().as<float>(),
@@ -90,7 +127,7 @@ std::optional<StreamedLinear> CudaOps::as_streamed(const LinearArgs& args) const
                         .m = static_cast<int>(rows),
                         .n = static_cast<int>(matrix.rows()),
                         .k = static_cast<int>(matrix.cols()),
-                        .add_rows = args.add.empty() ? 1 : static_cast<int>(args.add.shape[0]),
+                        .add_rows = static_cast<int>(add_rows),
                         .activation = static_cast<int>(args.activation),
                         .activated_by = static_cast<int>(args.activated_by),
                         .weight_type = weight_type(matrix),
@@ -212,7 +249,11 @@ bool CudaOps::run_large(CudaStream& stream, const portable::DeviceMatrix& matrix
 void CudaOps::run_streamed(CudaStream& stream, const StreamedProducts& products,
                            std::initializer_list<TensorView> written) {
   if (!stream.check(cudaSetDevice(options_.device_index), "choosing the device")) return;
-  stream.check(streamed_products(products, stream.for_kernels()), "products of few rows");
+  for (int from = 0; from < products.first.m; from += kMostStreamedRows) {
+    stream.check(streamed_products({rows_of(products.first, from), rows_of(products.second, from)},
+                                   stream.for_kernels()),
+                 "products of few rows");
+  }
   stream.newest_writes(written);
 }
 
@@ -220,7 +261,7 @@ void CudaOps::linear(Stream& stream, const LinearArgs& args) {
   portable::check_linear(args);
   auto& cuda_stream = static_cast<CudaStream&>(stream);
   if (!cuda_stream.check(cudaSetDevice(options_.device_index), "choosing the device")) return;
-  if (const std::optional<StreamedLinear> streamed = as_streamed(args)) {
+  if (const std::optional<StreamedLinear> streamed = as_streamed(args, most_streamed_rows)) {
     StreamedProducts products{*streamed, *streamed};
     products.second.n = 0;
     run_streamed(cuda_stream, products, {args.y, args.activated});
@@ -238,8 +279,8 @@ void CudaOps::linears(Stream& stream, std::span<const LinearArgs> products) {
   if (products.size() == 2 && products[0].x.shape[0] == products[1].x.shape[0]) {
     portable::check_linear(products[0]);
     portable::check_linear(products[1]);
-    const std::optional<StreamedLinear> first = as_streamed(products[0]),
-                                        second = as_streamed(products[1]);
+    const std::optional<StreamedLinear> first = as_streamed(products[0], most_streamed_rows),
+                                        second = as_streamed(products[1], most_streamed_rows);
     if (first && second && first->k == second->k && first->x == second->x &&
         can_stream_together(first->weight_type, second->weight_type)) {
       run_streamed(static_cast<CudaStream&>(stream), {*first, *second},
@@ -281,7 +322,8 @@ void CudaOps::add_linears(Stream& stream, std::span<const LinearArgs> products) 
     FOVEA_CHECK(
         products[i].add.data == products[i].y.data && products[i].y.data == products[0].y.data,
         "products that add to different tensors");
-    if (products.size() == 2 && products[i].activated.empty()) terms[i] = as_streamed(products[i]);
+    if (products.size() == 2 && products[i].activated.empty())
+      terms[i] = as_streamed(products[i], most_summed_rows);
   }
   if (!terms[0] || !terms[1] || terms[0]->y_is_f32 ||
       terms[0]->weight_type != terms[1]->weight_type ||
@@ -291,7 +333,8 @@ void CudaOps::add_linears(Stream& stream, std::span<const LinearArgs> products) 
   }
   auto& cuda_stream = static_cast<CudaStream&>(stream);
   if (!cuda_stream.check(cudaSetDevice(options_.device_index), "choosing the device")) return;
-  if (!has_room_for_sum(terms[0]->weight_type, terms[0]->m, cuda_stream.starts_early())) {
+  if (!has_room_for_sum(terms[0]->weight_type, std::min(terms[0]->m, kMostStreamedRows),
+                        cuda_stream.starts_early())) {
     return PortableOps::add_linears(stream, products);
   }
   StreamedSum sum{.first = as_term(*terms[0]),
@@ -307,7 +350,11 @@ void CudaOps::add_linears(Stream& stream, std::span<const LinearArgs> products) 
     sum.first_is_early = true;
     if (product.x.data != sum.first.x) std::swap(sum.first, sum.second);
   }
-  cuda_stream.check(streamed_sum(sum, cuda_stream.for_kernels()), "a sum of products");
+  for (int from = 0; from < sum.m; from += kMostStreamedRows) {
+    cuda_stream.check(streamed_sum(rows_of(sum, from), cuda_stream.for_kernels()),
+                      "a sum of products");
+    sum.first_is_early = false;
+  }
 }
 
 }  // namespace fovea::cuda

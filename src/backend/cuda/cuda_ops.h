@@ -63,7 +63,9 @@ class CudaOps final : public portable::PortableOps {
         widened_(device) {}
 
   bool is_native(const LinearArgs& args) const;
-  std::optional<StreamedLinear> as_streamed(const LinearArgs& args) const;
+  // Of how many rows a kernel takes weights of a type.
+  using MostRows = int (*)(WeightType);
+  std::optional<StreamedLinear> as_streamed(const LinearArgs& args, MostRows most_rows) const;
   void run_streamed(CudaStream& stream, const StreamedProducts& products,
                     std::initializer_list<TensorView> written);
   std::optional<StreamedTerm> beside_experts(const RoutedExpertsArgs& args, WeightType type,

@@ -204,7 +204,7 @@ std::optional<StreamedTerm> CudaOps::beside_experts(const RoutedExpertsArgs& arg
   portable::check_linear(*args.beside);
   FOVEA_CHECK(args.beside->y.data == args.y.data && args.beside->add.data == args.y.data,
               "a product beside the experts that adds to something else");
-  const std::optional<StreamedLinear> product = as_streamed(*args.beside);
+  const std::optional<StreamedLinear> product = as_streamed(*args.beside, most_streamed_rows);
   if (!product || product->weight_type != type || product->k % inner != 0 ||
       !can_stream_parts(type, inner) || product->activation != 0 || product->activated != nullptr) {
     return std::nullopt;

@@ -60,10 +60,16 @@ struct StreamedLinear {
   bool add_is_f32;
   bool y_is_f32;
 };
-inline constexpr int kMostStreamedRows = 16;
-/// Whether the kernel takes these sizes.
-constexpr bool can_stream(std::int64_t m, std::int64_t k) {
-  return m >= 1 && m <= kMostStreamedRows && k % 32 == 0;
+inline constexpr int kMostStreamedRows = 16;  ///< at a time
+/// Whether the kernel takes this depth.
+constexpr bool can_stream(std::int64_t k) { return k % 32 == 0; }
+/// Up to so many rows it takes less time to stream the weight for every kMostStreamedRows of them
+/// than to multiply all at once. The second of two products that are added up.
+constexpr int most_streamed_rows(WeightType type) {
+  return type == WeightType::kBf16 ? kMostStreamedRows : type == WeightType::kFloat8 ? 32 : 64;
+}
+constexpr int most_summed_rows(WeightType type) {
+  return type == WeightType::kBf16 ? kMostStreamedRows : 64;
 }
 /// Whether streamed_products() takes weights of these types at once.
 constexpr bool can_stream_together(WeightType a, WeightType b) {

@@ -62,7 +62,7 @@ class RowRing {
   // lanes take chunks of both halves at once: these lie so that eight lanes meet every bank once.
   __device__ __forceinline__ uint4* place_of(int slot, int span, int group, int chunk) {
     const int load = ((slot * kSpans + span) * 2 + chunk / 4) * kGroups + group;
-    const int at = kIs8 ? chunk % 4 ^ chunk / 4 : chunk % 4;
+    const int at = kIs8 ? (chunk % 4) ^ (chunk / 4) : chunk % 4;
     return chunks_ + load * kThreads + (static_cast<int>(threadIdx.x) & ~3) + at;
   }
 

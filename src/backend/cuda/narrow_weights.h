@@ -41,20 +41,21 @@ __device__ __forceinline__ void widen_float8(unsigned four, unsigned (&pairs)[2]
 using Int4Tile = kernels::int4_tile;
 
 /// Names a type of weights where a value is wanted.
-template <class T>
+template <class T, WeightType kTypeOf>
 struct WeightTag {
   using Type = T;
+  static constexpr WeightType kType = kTypeOf;
 };
 /// launch(tag) with the tag of what a weight is stored as.
 template <class Launch>
 cudaError_t with_weight_type(WeightType type, const Launch& launch) {
   switch (type) {
     case WeightType::kFloat8:
-      return launch(WeightTag<Float8>{});
+      return launch(WeightTag<Float8, WeightType::kFloat8>{});
     case WeightType::kInt4:
-      return launch(WeightTag<Int4Tile>{});
+      return launch(WeightTag<Int4Tile, WeightType::kInt4>{});
     default:
-      return launch(WeightTag<__nv_bfloat16>{});
+      return launch(WeightTag<__nv_bfloat16, WeightType::kBf16>{});
   }
 }
 

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <type_traits>
 
 #include "backend/cuda/device_room.h"
@@ -121,10 +122,8 @@ template <class W, int kGroups>
 using StreamOf =
     WeightStream<W, kWarps, Shape<W, kGroups>::kAheadBytes, kGroups, Shape<W, kGroups>::kSpans>;
 template <class W, class W2, int kGroups>
-constexpr int kOfMultiprocessor =
-    Shape<W, kGroups>::kOfMultiprocessor < Shape<W2, kGroups>::kOfMultiprocessor
-        ? Shape<W, kGroups>::kOfMultiprocessor
-        : Shape<W2, kGroups>::kOfMultiprocessor;
+constexpr int kOfMultiprocessor = std::min(Shape<W, kGroups>::kOfMultiprocessor,
+                                           Shape<W2, kGroups>::kOfMultiprocessor);
 
 // What one of num_blocks blocks does of two products; groups of 8 rows of x. It stays for all its
 // items, so that weights are under way while one of them ends.
@@ -168,8 +167,7 @@ template <class W, class W2, int kGroups>
 cudaError_t launch(const StreamedProducts& p, KernelStream stream) {
   using Shared = typename StreamOf<W, kGroups>::Shared;
   using Shared2 = typename StreamOf<W2, kGroups>::Shared;
-  constexpr int kBytes =
-      static_cast<int>(sizeof(Shared) > sizeof(Shared2) ? sizeof(Shared) : sizeof(Shared2));
+  constexpr int kBytes = static_cast<int>(std::max(sizeof(Shared), sizeof(Shared2)));
   const int first_tiles = tiles_of(p.first.n), second_tiles = tiles_of(p.second.n);
   const int blocks = min(first_tiles + second_tiles,
                          device_room().multiprocessors * kOfMultiprocessor<W, W2, kGroups>);
@@ -193,43 +191,20 @@ cudaError_t launch(const StreamedProducts& p, KernelStream stream) {
   return p.first.m <= 8 ? launch<W, W2, 1>(p, stream) : launch<W, W2, 2>(p, stream);
 }
 
-// The first weight is narrow, the second the same or bf16.
-template <class W>
-cudaError_t launch_narrow(const StreamedProducts& p, KernelStream stream) {
-  return p.second.weight_type == WeightType::kBf16 ? launch<W, __nv_bfloat16>(p, stream)
-                                                   : launch<W, W>(p, stream);
-}
-
-__global__ void __launch_bounds__(256) round_all(const float* from, __nv_bfloat16* to, int count) {
-  const int i = static_cast<int>(blockIdx.x * 256 + threadIdx.x);
-  if (i < count) to[i] = __float2bfloat16_rn(from[i]);
-}
-
 }  // namespace
 
-cudaError_t round_to_bf16(const float* from, void* to, int count, KernelStream stream) {
-  round_all<<<static_cast<unsigned>((count + 255) / 256), 256, 0, stream.handle>>>(
-      from, static_cast<__nv_bfloat16*>(to), count);
-  return cudaGetLastError();
-}
-
 cudaError_t streamed_products(const StreamedProducts& args, KernelStream stream) {
-  switch (args.first.weight_type) {
-    case WeightType::kFloat8:
-      return launch_narrow<Float8>(args, stream);
-    case WeightType::kInt4:
-      return launch_narrow<Int4Tile>(args, stream);
-    default:
-      break;
-  }
-  switch (args.second.weight_type) {
-    case WeightType::kFloat8:
-      return launch<__nv_bfloat16, Float8>(args, stream);
-    case WeightType::kInt4:
-      return launch<__nv_bfloat16, Int4Tile>(args, stream);
-    default:
-      return launch<__nv_bfloat16, __nv_bfloat16>(args, stream);
-  }
+  return with_weight_type(args.first.weight_type, [&](auto first) {
+    return with_weight_type(args.second.weight_type, [&](auto second) {
+      constexpr WeightType kFirst = decltype(first)::kType, kSecond = decltype(second)::kType;
+      if constexpr (can_stream_together(kFirst, kSecond)) {
+        return launch<typename decltype(first)::Type, typename decltype(second)::Type>(args,
+                                                                                       stream);
+      } else {
+        return cudaErrorInvalidValue;
+      }
+    });
+  });
 }
 
 }  // namespace fovea::cuda

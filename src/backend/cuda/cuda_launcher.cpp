@@ -56,7 +56,7 @@ void CudaLauncher::launch(Stream& stream, const portable::Launch& launch) {
   }
   cuda_stream.check(
       launch_behind(kernel.entry, dim3(launch.grid.x, launch.grid.y, launch.grid.z), launch.threads,
-                    launch.shared_bytes, cuda_stream.for_kernels(), arguments, launch.grid.cluster),
+                    launch.shared_bytes, cuda_stream.next_launch(), arguments, launch.grid.cluster),
       kernel.name);
 }
 

@@ -38,7 +38,7 @@ Result<std::unique_ptr<const Matrix>> CudaOps::pack(const MatrixSource& source, 
   auto& cuda_stream = static_cast<CudaStream&>(*stream);
   const QuantisedRows rows{wide.view().data, codes.view().data, scale.view().as<float>(),
                            static_cast<int>(weight.shape[0]), static_cast<int>(weight.shape[1])};
-  cuda_stream.check(quantise_rows(rows, cuda_stream.for_kernels()), "quantising a weight");
+  cuda_stream.check(quantise_rows(rows, cuda_stream.next_launch()), "quantising a weight");
   FOVEA_TRY_STATUS(stream->synchronize());
   return portable::DeviceMatrix::of_f8(std::move(codes), std::move(scale));
 }
@@ -149,7 +149,7 @@ const void* CudaOps::narrow_bias(CudaStream& stream, const portable::DeviceMatri
   }
   narrow.values = std::move(values).value();
   stream.check(round_to_bf16(bias.as<float>(), narrow.values.view().data,
-                             static_cast<int>(matrix.rows()), stream.for_kernels()),
+                             static_cast<int>(matrix.rows()), stream.next_launch()),
                "rounding a bias");
   narrow.of = bias.data;
   return narrow.values.view().data;
@@ -198,7 +198,7 @@ const void* CudaOps::widened(CudaStream& stream, const portable::DeviceMatrix& m
   const auto widen = weight_type(matrix) == WeightType::kInt4 ? widen_int4 : widen_rows;
   const float* scale = matrix.scale().empty() ? nullptr : matrix.scale().as<float>();
   stream.check(widen(matrix.weight().data, scale, memory, static_cast<int>(matrix.rows()),
-                     static_cast<int>(matrix.cols()), stream.for_kernels()),
+                     static_cast<int>(matrix.cols()), stream.next_launch()),
                "widening a weight");
   return memory;
 }
@@ -235,7 +235,7 @@ bool CudaOps::run_large(CudaStream& stream, const portable::DeviceMatrix& matrix
       if (!products_->can_run(f8)) continue;
       const QuantisedRows rows{product.x, memory, reinterpret_cast<float*>(memory + x_bytes),
                                static_cast<int>(product.m), static_cast<int>(product.k)};
-      stream.check(quantise_rows(rows, stream.for_kernels()), "quantising rows");
+      stream.check(quantise_rows(rows, stream.next_launch()), "quantising rows");
       return run(f8);
     }
   }
@@ -251,7 +251,7 @@ void CudaOps::run_streamed(CudaStream& stream, const StreamedProducts& products,
   if (!stream.check(cudaSetDevice(options_.device_index), "choosing the device")) return;
   for (int from = 0; from < products.first.m; from += kMostStreamedRows) {
     stream.check(streamed_products({rows_of(products.first, from), rows_of(products.second, from)},
-                                   stream.for_kernels()),
+                                   stream.next_launch()),
                  "products of few rows");
   }
   stream.newest_writes(written);
@@ -311,7 +311,7 @@ void CudaOps::layer_norm(Stream& stream, TensorView x, TensorView weight, Tensor
                      .rows = static_cast<int>(rows),
                      .width = static_cast<int>(width),
                      .eps = eps};
-  cuda_stream.check(row_norm(call, cuda_stream.for_kernels()), "a norm");
+  cuda_stream.check(row_norm(call, cuda_stream.next_launch()), "a norm");
 }
 
 // Two products that add to the same few rows are one of their depths together.
@@ -351,7 +351,7 @@ void CudaOps::add_linears(Stream& stream, std::span<const LinearArgs> products) 
     if (product.x.data != sum.first.x) std::swap(sum.first, sum.second);
   }
   for (int from = 0; from < sum.m; from += kMostStreamedRows) {
-    cuda_stream.check(streamed_sum(rows_of(sum, from), cuda_stream.for_kernels()),
+    cuda_stream.check(streamed_sum(rows_of(sum, from), cuda_stream.next_launch()),
                       "a sum of products");
     sum.first_is_early = false;
   }

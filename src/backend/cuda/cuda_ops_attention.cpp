@@ -42,8 +42,8 @@ void CudaOps::self_attention(Stream& stream, TensorView qkv, int tokens, int num
   call.tokens = tokens;
   call.num_crops = static_cast<int>(rows / tokens);
   const bool on_hopper = hopper_attention_ != nullptr && HopperAttention::takes_crops(call);
-  cuda_stream.check(on_hopper ? hopper_attention_->self_attention(call, cuda_stream.for_kernels())
-                              : cuda::self_attention(call, cuda_stream.for_kernels()),
+  cuda_stream.check(on_hopper ? hopper_attention_->self_attention(call, cuda_stream.next_launch())
+                              : cuda::self_attention(call, cuda_stream.next_launch()),
                     "attention of crops");
 }
 
@@ -73,7 +73,7 @@ void CudaOps::rope_and_store_kv(Stream& stream, TensorView rope, TensorView posi
                                  .max_positions = static_cast<int>(rope.shape[0]),
                                  .rotary_pairs = static_cast<int>(rope.shape[1]),
                                  .num_slots = static_cast<int>(pages.k.shape[0] * heads.page_size)},
-                                cuda_stream.for_kernels()),
+                                cuda_stream.next_launch()),
                     "rotation");
 }
 
@@ -127,14 +127,14 @@ void CudaOps::paged_attention(Stream& stream, TensorView qkv, KvPages pages, Hea
   }
   if (tables.num_decode_tiles > 0) {
     cuda_stream.check(decode_attention(decoded_rows(qkv, pages, heads, batch, tables, out),
-                                       cuda_stream.for_kernels()),
+                                       cuda_stream.next_launch()),
                       "attention of decoded rows");
   }
 }
 
 void CudaOps::attend_prompts(CudaStream& stream, const TensorAttention& call, bool on_hopper) {
-  stream.check(on_hopper ? hopper_attention_->prompt_attention(call, stream.for_kernels())
-                         : prompt_attention(call, stream.for_kernels()),
+  stream.check(on_hopper ? hopper_attention_->prompt_attention(call, stream.next_launch())
+                         : prompt_attention(call, stream.next_launch()),
                "attention of prompts");
 }
 
@@ -169,7 +169,7 @@ void CudaOps::attend_widened(CudaStream& stream, TensorAttention call, bool on_h
   for (const WidenedPrompts::Group& group : widened_.groups()) {
     widened.first_sequence = group.first_sequence;
     widened.num_sequences = group.num_sequences;
-    stream.check(widen_pages(widened, stream.for_kernels()), "widening pages");
+    stream.check(widen_pages(widened, stream.next_launch()), "widening pages");
     call.tiles_at = tiles_at + 2 * group.first_tile;
     call.num_tiles = group.num_tiles;
     attend_prompts(stream, call, on_hopper);
@@ -264,7 +264,7 @@ void CudaOps::cached_attention(Stream& stream, const CachedAttentionArgs& args) 
   const KvPages& pages = args.pages;
   call->is_early = cuda_stream.may_read_early(
       {pages.k, pages.v, pages.k_scale, pages.v_scale, args.slots, tables.memory});
-  cuda_stream.check(decode_new_rows(*call, cuda_stream.for_kernels()), "attention of decoded rows");
+  cuda_stream.check(decode_new_rows(*call, cuda_stream.next_launch()), "attention of decoded rows");
   cuda_stream.newest_writes({args.out, pages.k, pages.v, pages.k_scale, pages.v_scale});
 }
 

@@ -156,13 +156,13 @@ void CudaOps::moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorVi
     const QuantisedRows quantised{from, memory + at.codes,
                                   reinterpret_cast<float*>(memory + at.scales),
                                   static_cast<int>(count), static_cast<int>(width)};
-    cuda_stream.check(quantise_rows(quantised, cuda_stream.for_kernels()), "quantising rows");
+    cuda_stream.check(quantise_rows(quantised, cuda_stream.next_launch()), "quantising rows");
     product.x = quantised.y;
     product.x_scales = quantised.scale;
   };
   const bool takes_hopper = on_hopper && (in_8_bits || common_storage(up) == DType::kBf16);
   const auto multiply = [&](bool is_up) {
-    const KernelStream on = cuda_stream.for_kernels();
+    const KernelStream on = cuda_stream.next_launch();
     return rows <= kMostStreamedExpertRows ? streamed_experts(product, is_up, on)
            : takes_hopper                  ? hopper_experts_->multiply(product, is_up, on)
                                            : tiled_experts(product, is_up, on);
@@ -189,7 +189,7 @@ void CudaOps::moe_mlp(Stream& stream, TensorView x, TensorView experts, TensorVi
   }
   if (takes_hopper) {
     cuda_stream.check(
-        combine_experts(combined_in(memory, at, weights, y), cuda_stream.for_kernels()),
+        combine_experts(combined_in(memory, at, weights, y), cuda_stream.next_launch()),
         "experts, sum");
     return;
   }
@@ -254,10 +254,10 @@ void CudaOps::routed_experts(Stream& stream, const RoutedExpertsArgs& args) {
                   (args.beside == nullptr || beside.has_value());
   if (args.beside != nullptr && !beside) linear(stream, *args.beside);
   put_weights(args.up, call);
-  cuda_stream.check(routed_rows(call, true, cuda_stream.for_kernels()), "experts, up");
+  cuda_stream.check(routed_rows(call, true, cuda_stream.next_launch()), "experts, up");
   put_weights(args.down, call);
   if (beside) call.beside = *beside;
-  cuda_stream.check(routed_rows(call, false, cuda_stream.for_kernels()), "experts, down");
+  cuda_stream.check(routed_rows(call, false, cuda_stream.next_launch()), "experts, down");
 }
 
 }  // namespace fovea::cuda

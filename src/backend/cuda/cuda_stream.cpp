@@ -96,7 +96,7 @@ void CudaStream::copy_staged(std::byte* staged, TensorView device, bool is_uploa
     check(cudaMemcpyAsync(to, from, size, cudaMemcpyDefault, handle_), "copying");
     return;
   }
-  check(small_copy({from, to, static_cast<int>(size / 4), is_upload}, for_kernels()), "copying");
+  check(small_copy({from, to, static_cast<int>(size / 4), is_upload}, next_launch()), "copying");
   newest_writes({{DType::kU8, {static_cast<std::int64_t>(size)}, static_cast<std::byte*>(to)}});
 }
 

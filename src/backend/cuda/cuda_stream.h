@@ -41,8 +41,9 @@ class CudaStream final : public Stream {
     newest_writes_ = {};
     return handle_;
   }
-  /// For a launch: what newest_writes() said is of the kernel before from here on.
-  KernelStream for_kernels() { return {handle(), starts_early_}; }
+  /// What the next kernel is launched on. What newest_writes() said is forgotten: that kernel's
+  /// turn has come.
+  KernelStream next_launch() { return {handle(), starts_early_}; }
   bool starts_early() const { return starts_early_; }
   /// Says of the kernel that was launched last, which waited for those in front of it before it let
   /// the next one start, what it writes. The next kernel may read all else without waiting. Nothing

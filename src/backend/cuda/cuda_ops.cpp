@@ -1,6 +1,7 @@
 #include "backend/cuda/cuda_ops.h"
 
 #include <algorithm>
+#include <array>
 #include <numeric>
 #include <optional>
 
@@ -55,34 +56,14 @@ StreamedTerm as_term(const StreamedLinear& product) {
   return {product.x, product.weight, product.scale, product.bias, product.k};
 }
 
-// `rows` of `bytes` each further; null stays null.
-template <class T>
-T* further(T* data, std::int64_t rows, std::int64_t bytes) {
-  using Byte = std::conditional_t<std::is_const_v<T>, const std::byte, std::byte>;
-  return data == nullptr ? nullptr : reinterpret_cast<Byte*>(data) + rows * bytes;
-}
 // The kMostStreamedRows rows of a product from one on, or as many as there are.
-StreamedLinear rows_of(const StreamedLinear& all, int from) {
-  StreamedLinear part = all;
-  const std::int64_t y_bytes = all.n * std::int64_t{all.y_is_f32 ? 4 : 2};
-  part.m = std::min(all.m - from, kMostStreamedRows);
-  part.x = further(all.x, from, all.k * std::int64_t{2});
-  part.y = further(all.y, from, y_bytes);
-  part.activated = further(all.activated, from, y_bytes);
-  if (all.add_rows == all.m) {
-    part.add = further(all.add, from, all.n * std::int64_t{all.add_is_f32 ? 4 : 2});
-    part.add_rows = part.m;
+LinearArgs rows_of(LinearArgs product, std::int64_t from) {
+  const std::int64_t all = product.x.shape[0];
+  const std::int64_t count = std::min<std::int64_t>(all - from, kMostStreamedRows);
+  for (TensorView* t : {&product.x, &product.add, &product.y, &product.activated}) {
+    if (!t->empty() && t->shape[0] == all) *t = t->rows(from, count);
   }
-  return part;
-}
-StreamedSum rows_of(const StreamedSum& all, int from) {
-  StreamedSum part = all;
-  part.m = std::min(all.m - from, kMostStreamedRows);
-  for (StreamedTerm* term : {&part.first, &part.second}) {
-    term->x = further(term->x, from, term->k * std::int64_t{2});
-  }
-  part.y = further(all.y, from, all.n * std::int64_t{2});
-  return part;
+  return product;
 }
 
 }  // namespace
@@ -105,7 +86,7 @@ bool are_aligned(std::initializer_list<TensorView> tensors) {
   });
 }
 
-// A product for the kernel of few rows, if it takes it.
+// A product for the kernel of few rows, if it takes it: kMostStreamedRows of them at a time.
 std::optional<StreamedLinear> CudaOps::as_streamed(const LinearArgs& args,
                                                    MostRows most_rows) const {
   const portable::DeviceMatrix& matrix = device_matrix(*args.weight);
@@ -249,11 +230,7 @@ bool CudaOps::run_large(CudaStream& stream, const portable::DeviceMatrix& matrix
 void CudaOps::run_streamed(CudaStream& stream, const StreamedProducts& products,
                            std::initializer_list<TensorView> written) {
   if (!stream.check(cudaSetDevice(options_.device_index), "choosing the device")) return;
-  for (int from = 0; from < products.first.m; from += kMostStreamedRows) {
-    stream.check(streamed_products({rows_of(products.first, from), rows_of(products.second, from)},
-                                   stream.next_launch()),
-                 "products of few rows");
-  }
+  stream.check(streamed_products(products, stream.next_launch()), "products of few rows");
   stream.newest_writes(written);
 }
 
@@ -262,6 +239,12 @@ void CudaOps::linear(Stream& stream, const LinearArgs& args) {
   auto& cuda_stream = static_cast<CudaStream&>(stream);
   if (!cuda_stream.check(cudaSetDevice(options_.device_index), "choosing the device")) return;
   if (const std::optional<StreamedLinear> streamed = as_streamed(args, most_streamed_rows)) {
+    if (streamed->m > kMostStreamedRows) {
+      for (int from = 0; from < streamed->m; from += kMostStreamedRows) {
+        linear(stream, rows_of(args, from));
+      }
+      return;
+    }
     StreamedProducts products{*streamed, *streamed};
     products.second.n = 0;
     run_streamed(cuda_stream, products, {args.y, args.activated});
@@ -283,6 +266,12 @@ void CudaOps::linears(Stream& stream, std::span<const LinearArgs> products) {
                                         second = as_streamed(products[1], most_streamed_rows);
     if (first && second && first->k == second->k && first->x == second->x &&
         can_stream_together(first->weight_type, second->weight_type)) {
+      if (first->m > kMostStreamedRows) {
+        for (int from = 0; from < first->m; from += kMostStreamedRows) {
+          linears(stream, std::array{rows_of(products[0], from), rows_of(products[1], from)});
+        }
+        return;
+      }
       run_streamed(static_cast<CudaStream&>(stream), {*first, *second},
                    {products[0].y, products[0].activated, products[1].y, products[1].activated});
       return;
@@ -322,8 +311,9 @@ void CudaOps::add_linears(Stream& stream, std::span<const LinearArgs> products) 
     FOVEA_CHECK(
         products[i].add.data == products[i].y.data && products[i].y.data == products[0].y.data,
         "products that add to different tensors");
-    if (products.size() == 2 && products[i].activated.empty())
+    if (products.size() == 2 && products[i].activated.empty()) {
       terms[i] = as_streamed(products[i], most_summed_rows);
+    }
   }
   if (!terms[0] || !terms[1] || terms[0]->y_is_f32 ||
       terms[0]->weight_type != terms[1]->weight_type ||
@@ -336,6 +326,12 @@ void CudaOps::add_linears(Stream& stream, std::span<const LinearArgs> products) 
   if (!has_room_for_sum(terms[0]->weight_type, std::min(terms[0]->m, kMostStreamedRows),
                         cuda_stream.starts_early())) {
     return PortableOps::add_linears(stream, products);
+  }
+  if (terms[0]->m > kMostStreamedRows) {
+    for (int from = 0; from < terms[0]->m; from += kMostStreamedRows) {
+      add_linears(stream, std::array{rows_of(products[0], from), rows_of(products[1], from)});
+    }
+    return;
   }
   StreamedSum sum{.first = as_term(*terms[0]),
                   .second = as_term(*terms[1]),
@@ -350,11 +346,7 @@ void CudaOps::add_linears(Stream& stream, std::span<const LinearArgs> products) 
     sum.first_is_early = true;
     if (product.x.data != sum.first.x) std::swap(sum.first, sum.second);
   }
-  for (int from = 0; from < sum.m; from += kMostStreamedRows) {
-    cuda_stream.check(streamed_sum(rows_of(sum, from), cuda_stream.next_launch()),
-                      "a sum of products");
-    sum.first_is_early = false;
-  }
+  cuda_stream.check(streamed_sum(sum, cuda_stream.next_launch()), "a sum of products");
 }
 
 }  // namespace fovea::cuda

@@ -43,8 +43,8 @@ enum class WeightType : int {
   kInt4,    ///< kernels/int4_tile.h
 };
 
-/// y = activation(x . weight^T * scale + bias) + add for a few rows: every weight is read once. A
-/// row comes out the same to the bit at any number of rows.
+/// y = activation(x . weight^T * scale + bias) + add for up to kMostStreamedRows rows: every weight
+/// is read once.
 struct StreamedLinear {
   const void* x;       ///< [m, k] bf16
   const void* weight;  ///< [n, k]
@@ -60,14 +60,15 @@ struct StreamedLinear {
   bool add_is_f32;
   bool y_is_f32;
 };
-inline constexpr int kMostStreamedRows = 16;  ///< at a time
+inline constexpr int kMostStreamedRows = 16;
 /// Whether the kernel takes this depth.
 constexpr bool can_stream(std::int64_t k) { return k % 32 == 0; }
-/// Up to so many rows it takes less time to stream the weight for every kMostStreamedRows of them
-/// than to multiply all at once. The second of two products that are added up.
+/// Up to so many rows, streaming the weight for every kMostStreamedRows of them takes no more time
+/// than a product of all at once, give or take a twentieth.
 constexpr int most_streamed_rows(WeightType type) {
   return type == WeightType::kBf16 ? kMostStreamedRows : type == WeightType::kFloat8 ? 32 : 64;
 }
+/// The same of two products that are added up.
 constexpr int most_summed_rows(WeightType type) {
   return type == WeightType::kBf16 ? kMostStreamedRows : 64;
 }

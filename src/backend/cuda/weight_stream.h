@@ -36,7 +36,7 @@ struct StreamedType<Int4Tile> {
 /// Blocks stay for several items and ask for what comes next, of whatever item, while they
 /// multiply.
 ///
-/// What is under way waits in shared memory, where every lane finds what it asked for itself:
+/// Weights under way wait in shared memory, where every lane finds what it asked for itself:
 /// nobody waits for another lane, and much more can be under way than in registers. Within the 64,
 /// lanes hold neighbours of the depth: products do not mind in which order it is walked, as long as
 /// weight and x agree.

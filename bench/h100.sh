@@ -4,7 +4,7 @@
 # (build/cuda), or copies of them; checkpoints are written to the work folder (25 GB, /tmp/fovea-h100) when they are
 # first needed. Parts, and the minutes that each takes:
 #
-#   conformance 1   every operation against f64
+#   conformance 2   every operation against f64
 #   golden 1        golden stages and answers, and the same answer alone and among 63 others
 #   sanitize 5      compute-sanitizer memcheck and racecheck over the conformance tests
 #   agreement 2     full-size models on the device beside the processor

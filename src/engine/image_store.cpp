@@ -110,12 +110,31 @@ void remove_unfinished(const fs::path& folder) {
   }
 }
 
+// A new file, locked; -1 and errno when there can be none. Whoever opens the folder may remove it
+// before it is locked: then it is another.
+int create_unfinished(const fs::path& folder, std::string& path) {
+  for (;;) {
+    path = (folder / kUnfinishedPrefix).string() + "XXXXXX";
+    const int file = ::mkostemp(path.data(), O_CLOEXEC);  // for its owner only
+    if (file < 0) return file;
+    struct stat status {};
+    if (::flock(file, LOCK_EX) != 0 || ::fstat(file, &status) != 0) {
+      const int cause = errno;
+      ::unlink(path.c_str());
+      ::close(file);
+      errno = cause;
+      return -1;
+    }
+    if (status.st_nlink > 0) return file;
+    ::close(file);
+  }
+}
+
 Status write_whole(const fs::path& folder, const fs::path& path, std::span<const std::byte> bytes) {
-  std::string unfinished = (folder / kUnfinishedPrefix).string() + "XXXXXX";
-  const Descriptor file(::mkostemp(unfinished.data(), O_CLOEXEC));  // for its owner only
+  std::string unfinished;
+  const Descriptor file(create_unfinished(folder, unfinished));
   if (!file.ok()) return io_error("create a file in", folder, errno);
-  if (::flock(file.get(), LOCK_EX) != 0 || !write_all(file.get(), bytes) ||
-      ::fsync(file.get()) != 0) {
+  if (!write_all(file.get(), bytes) || ::fsync(file.get()) != 0) {
     const int cause = errno;
     ::unlink(unfinished.c_str());
     return io_error("write", unfinished, cause);

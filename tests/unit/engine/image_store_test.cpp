@@ -1,6 +1,7 @@
 #include "engine/image_store.h"
 
 #include <chrono>
+#include <csignal>
 #include <fcntl.h>
 #include <fstream>
 #include <gtest/gtest.h>
@@ -331,6 +332,27 @@ TEST_F(ImageStoreTest, SeveralProcessesShareAFolder) {
   EXPECT_LE(files_in(folder()).size(), 8u + 2u);  // each may exceed the bound by one
   open(8 * kFileBytes);
   EXPECT_LE(files_in(folder()).size(), 8u);
+}
+
+// Who opens a folder removes what nobody writes any more, and nothing that has just been begun.
+TEST_F(ImageStoreTest, AFolderMayBeOpenedWhileOthersSave) {
+  const ImageStore store = open(8 * kFileBytes);
+  std::vector<pid_t> children;
+  for (int i = 0; i < 2; ++i) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      for (;;) static_cast<void>(ImageStore::open(folder(), "model a", 8 * kFileBytes));
+    }
+    children.push_back(child);
+  }
+  for (int i = 0; i < 400; ++i) {
+    const Status saved = store.save(identity_of(i % 4), embeddings_of(i % 4));
+    EXPECT_TRUE(saved.ok()) << i << ": " << saved.error().message;
+  }
+  for (const pid_t child : children) {
+    ::kill(child, SIGKILL);
+    ::waitpid(child, nullptr, 0);
+  }
 }
 
 TEST_F(ImageStoreTest, SeveralThreadsShareAStore) {
